@@ -1,0 +1,110 @@
+"""Coordinator: the one actor that knows the whole job; it carries out what learning/coordination.py decides.
+
+Messages in:
+    report(Reported) -> Directive: from workers, once a batch (or once an idle wait).
+    arrive(Arrived) -> Directive: a worker stands at a barrier, or has finished.
+    directive() -> Directive: a waiting worker asks whether its barrier is down.
+    commands() -> list[Command]: the supervisor fetches what is to be done; each command is handed out once.
+    snapshot_taken(number), stop(): from the supervisor.
+    status() -> Status: progress, for people and MLflow.
+Messages out: none (workers and the supervisor ask).
+"""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from learning.coordination import Arrived, Brain, Command, Directive, Reported, SnapshotTaken, StopAsked
+
+if TYPE_CHECKING:
+    from learning.coordination import Event
+    from learning.metrics import DelayHistogram, Prequential
+
+__all__ = ["Coordinator", "Status", "WorkerStatus"]
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerStatus:
+    """One worker's progress."""
+
+    worker: int
+    partitions: tuple[int, ...]
+    records: int
+    dead: int
+    lag: int
+    finished: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """The job's progress since its start; take the difference of two for a window."""
+
+    phase: str
+    records: int
+    dead: int
+    lag: int
+    snapshots: int
+    metrics: Prequential
+    delays: DelayHistogram
+    workers: list[WorkerStatus]
+
+
+class Coordinator:
+    """Thin, thread-safe shell around a `Brain` (a local run calls it from two threads)."""
+
+    def __init__(
+        self, partitions: list[tuple[int, ...]], snapshot_interval_records: int, records_max: int | None
+    ) -> None:
+        self._brain = Brain(
+            partitions, snapshot_interval_records=snapshot_interval_records, records_max=records_max
+        )
+        self._commands: list[Command] = []
+        self._lock = threading.Lock()
+
+    def report(self, reported: Reported) -> Directive:
+        """Count a worker's batch."""
+        return self._handle(reported)
+
+    def arrive(self, arrived: Arrived) -> Directive:
+        """Note that a worker stands at a barrier or has finished."""
+        return self._handle(arrived)
+
+    def directive(self) -> Directive:
+        """What workers are to do now."""
+        with self._lock:
+            return self._brain.directive
+
+    def snapshot_taken(self, number: int) -> None:
+        """The shards hold copies for snapshot `number`; lets the workers go on."""
+        self._handle(SnapshotTaken(number))
+
+    def stop(self) -> None:
+        """Ask all workers to finish what they have in hand and end."""
+        self._handle(StopAsked())
+
+    def commands(self) -> list[Command]:
+        """Commands that have come up since the last call."""
+        with self._lock:
+            commands, self._commands = self._commands, []
+            return commands
+
+    def status(self) -> Status:
+        """Progress since the start."""
+        with self._lock:
+            brain = self._brain
+            workers = [
+                WorkerStatus(i, w.partitions, w.records, w.dead, w.lag, w.finished)
+                for i, w in enumerate(brain.workers)
+            ]
+            lag = sum(w.lag for w in brain.workers)
+            return Status(
+                brain.phase.value, brain.records, brain.dead, lag, brain.snapshots,
+                brain.metrics.copy(), brain.delays, workers,
+            )  # fmt: skip
+
+    def _handle(self, event: Event) -> Directive:
+        with self._lock:
+            self._commands += self._brain.handle(event)
+            return self._brain.directive

@@ -1,0 +1,61 @@
+"""Builds learners, encoders and workers from a pipeline: the same pieces for a local run and for Ray actors."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from actors.worker import Worker, World
+from cluster.sinks import open_dead_letters, open_predictions
+from cluster.stream import open_source
+from learning.encoding import NumericEncoder
+from learning.ftrl import Ftrl
+
+if TYPE_CHECKING:
+    from actors.ports import CoordinatorPort, ParameterStore
+    from cluster.config import FeaturesConfig, FtrlLearnerConfig, Pipeline
+
+__all__ = ["WorkerSpec", "build_encoder", "build_learner", "build_worker"]
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerSpec:
+    """All that one worker is built from; travels to the worker's process.
+
+    `bounds` gives each of the worker's partitions its first offset and its end offset (None: the stream goes on).
+    """
+
+    worker: int
+    workers: int
+    pipeline: Pipeline
+    run_folder: str
+    bounds: dict[int, tuple[int, int | None]]
+
+
+def build_learner(config: FtrlLearnerConfig) -> Ftrl:
+    """The learner that a pipeline names."""
+    return Ftrl(alpha=config.alpha, beta=config.beta, l1=config.l1, l2=config.l2, kappa=config.kappa)
+
+
+def build_encoder(config: FeaturesConfig) -> NumericEncoder:
+    """The encoder of numeric features that a pipeline describes."""
+    numeric = config.numeric
+    return NumericEncoder(standardize=numeric.standardize, clip=numeric.clip, bins_per_sd=numeric.bins_per_sd)
+
+
+def build_worker(spec: WorkerSpec, store: ParameterStore, coordinator: CoordinatorPort) -> Worker:
+    """Open the worker's streams and put it together. Raises SourceError if the stream cannot be read."""
+    pipeline = spec.pipeline
+    learner = build_learner(pipeline.learner)
+    world = World(
+        source=open_source(pipeline, spec.bounds, label_min=learner.label_min, label_max=learner.label_max),
+        store=store,
+        coordinator=coordinator,
+        dead_letters=open_dead_letters(pipeline, Path(spec.run_folder) / "dead_letters", spec.worker),
+        predictions=open_predictions(pipeline),
+        clock_s=time.time,
+        sleep=time.sleep,
+    )
+    return Worker(spec.worker, learner, build_encoder(pipeline.features), world)

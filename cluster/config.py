@@ -1,0 +1,185 @@
+"""The pipeline file: one YAML mapping that says what is learnt, from where, and on how many shards and workers.
+
+Values are composed once, in this order: defaults < file < `--set a.b=c`. Unknown and mistyped keys are errors that
+name the nearest valid key. The environment is used only for addresses and secrets: `${NAME}` inside a string value
+of the file is replaced by that variable when the value is used, so the recorded pipeline never holds the secret.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, model_validator
+
+from cluster.config_errors import PipelineError, explain, read_yaml, with_overrides
+
+__all__ = [
+    "ClusterConfig",
+    "DeadLettersConfig",
+    "FeaturesConfig",
+    "FileSourceConfig",
+    "FtrlLearnerConfig",
+    "KafkaSourceConfig",
+    "MlflowConfig",
+    "NumericConfig",
+    "Pipeline",
+    "PipelineError",
+    "PredictionsConfig",
+    "SnapshotsConfig",
+    "load_pipeline",
+]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class KafkaConnection(_Section):
+    """How to reach Kafka; `options` go to kafka-python as they are (TLS, SASL), `${NAME}` read from the environment."""
+
+    bootstrap_servers: str = "127.0.0.1:9092"
+    options: dict[str, str | int | float | bool] = {}
+
+
+class KafkaSourceConfig(KafkaConnection):
+    """Records from a topic: one JSON object, or one Arrow record batch, a message (told apart by their first bytes)."""
+
+    kind: Literal["kafka"] = "kafka"
+    topic: str
+    start: Literal["earliest", "latest"] = "earliest"
+    until: Literal["forever", "end"] = "forever"
+    """`end`: stop at the offsets that were the partitions' ends when the job started."""
+    poll_timeout_s: PositiveFloat = 0.2
+    message_bytes_max: PositiveInt = 8 * 2**20
+    buffered_batches_max: PositiveInt = 8
+
+
+class FileSourceConfig(_Section):
+    """Records from one CSV, CSV.gz, Parquet or JSON-lines file, in the order of its rows."""
+
+    kind: Literal["file"] = "file"
+    path: str
+    label: str = "y"
+    time: str | None = None
+    id: str | None = None
+    weight: str | None = None
+    buffered_batches_max: PositiveInt = 8
+
+
+class NumericConfig(_Section):
+    """What a number becomes: its running z-score, and a categorical bin of that z-score."""
+
+    standardize: bool = True
+    """Running z-score, clipped to +-`clip`; False learns the number as it comes."""
+    clip: PositiveFloat = 6.0
+    bins_per_sd: Annotated[float, Field(ge=0)] = 3.0
+    """Bins per standard deviation, learnt as categories beside the z-score; 0 turns them off."""
+
+
+class FeaturesConfig(_Section):
+    """Which features there are. Those that are not named take their kind from the data: text is categorical."""
+
+    numeric: NumericConfig = NumericConfig()
+    as_numeric: tuple[str, ...] = ()
+    as_categorical: tuple[str, ...] = ()
+    ignore: tuple[str, ...] = ()
+
+    @model_validator(mode="after")
+    def _disjoint(self) -> FeaturesConfig:
+        names = [*self.as_numeric, *self.as_categorical, *self.ignore]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            msg = f"feature(s) {', '.join(twice)} are named twice in as_numeric, as_categorical and ignore; keep one"
+            raise ValueError(msg)
+        return self
+
+
+class FtrlLearnerConfig(_Section):
+    """FTRL-Proximal logistic regression (McMahan et al., KDD 2013); labels in [0, 1]."""
+
+    kind: Literal["ftrl"] = "ftrl"
+    alpha: PositiveFloat = 0.05
+    beta: Annotated[float, Field(ge=0)] = 1.0
+    l1: Annotated[float, Field(ge=0)] = 0.0
+    l2: Annotated[float, Field(ge=0)] = 0.0
+    kappa: Annotated[float, Field(ge=0)] = 8.0
+    """Damping of the merge when several workers walk the same key; no effect with one worker."""
+
+
+class ClusterConfig(_Section):
+    """How many actors, and on which Ray; `address` None starts a local Ray on 127.0.0.1 (or uses RAY_ADDRESS)."""
+
+    shards: Annotated[int, Field(ge=1, le=1024)] = 2
+    workers: Annotated[int, Field(ge=1, le=1024)] = 2
+    address: str | None = None
+    actor_start_timeout_s: PositiveFloat = 120.0
+    call_timeout_s: PositiveFloat = 60.0
+
+
+class SnapshotsConfig(_Section):
+    """Where the state is written, and how often; 0 records means only at the end."""
+
+    path: str = "runs"
+    interval_records: Annotated[int, Field(ge=0)] = 0
+
+
+class PredictionsConfig(_Section):
+    """Topic that receives {"id", "prediction", "version"} for each record, as JSON; None writes none."""
+
+    topic: str | None = None
+
+
+class DeadLettersConfig(_Section):
+    """Where bad records go, with reason and place: a topic of the source's Kafka, or files in the run's folder."""
+
+    topic: str | None = None
+    value_bytes_max: PositiveInt = 65536
+    """Of a longer bad message this many bytes are kept; its full length is recorded."""
+
+
+class MlflowConfig(_Section):
+    """Where runs and versions are recorded; the environment's MLFLOW_TRACKING_URI outranks nothing but the default."""
+
+    enabled: bool = True
+    tracking_uri: str | None = None
+    experiment: str = "millrace"
+    model: str | None = None
+    """Registered model name; None takes the pipeline's name."""
+    interval_s: PositiveFloat = 2.0
+
+
+class Pipeline(_Section):
+    """A whole pipeline; `batch_records` is how many records are pulled, learnt and pushed at a time."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
+    source: Annotated[KafkaSourceConfig | FileSourceConfig, Field(discriminator="kind")]
+    features: FeaturesConfig = FeaturesConfig()
+    learner: FtrlLearnerConfig = FtrlLearnerConfig()
+    batch_records: Annotated[int, Field(ge=1, le=1_000_000)] = 4096
+    records_max: PositiveInt | None = None
+    """The job ends once this many records have been read (learnt or dead-lettered); None sets no such end."""
+    cluster: ClusterConfig = ClusterConfig()
+    snapshots: SnapshotsConfig = SnapshotsConfig()
+    predictions: PredictionsConfig = PredictionsConfig()
+    dead_letters: DeadLettersConfig = DeadLettersConfig()
+    mlflow: MlflowConfig = MlflowConfig()
+
+
+def load_pipeline(path: str | Path, overrides: list[str] | None = None) -> Pipeline:
+    """Read a pipeline file, apply `a.b=c` overrides (values are YAML), and check everything.
+
+    Raises:
+        PipelineError: one sentence a problem, naming the file and the key.
+
+    """
+    return build_pipeline(read_yaml(Path(path)), overrides or [], origin=str(path))
+
+
+def build_pipeline(values: dict[str, Any], overrides: list[str], *, origin: str) -> Pipeline:
+    """Check a mapping that was read from `origin` (a file name, or a job's own name)."""
+    merged = with_overrides(values, overrides)
+    try:
+        return Pipeline.model_validate(merged)
+    except ValueError as error:
+        raise explain(error, merged, Pipeline, origin) from error

@@ -1,0 +1,73 @@
+"""The coordinator on Ray, as a worker or the supervisor calls it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import ray
+
+from learning.coordination import Directive
+
+if TYPE_CHECKING:
+    from actors.coordinator import Status
+    from learning.coordination import Arrived, Command, Reported
+
+__all__ = ["RemoteCoordinator"]
+
+
+class RemoteCoordinator:
+    """Blocking calls with a bound; only `report` does not wait for its own answer.
+
+    One report is in flight at a time. Its answer is taken when the next call is made, so a directive reaches its
+    worker one report later and a batch never waits for the coordinator.
+    """
+
+    def __init__(self, handle: Any, call_timeout_s: float) -> None:  # noqa: ANN401 - Ray's handles have no type
+        self.handle = handle
+        self._call_timeout_s = call_timeout_s
+        self._in_flight: Any = None
+        self._directive = Directive(barrier=0, released=0, stop=False)
+
+    def report(self, reported: Reported) -> Directive:
+        """Send figures; returns the newest directive known."""
+        self._settle()
+        self._in_flight = self.handle.report.remote(reported)
+        return self._directive
+
+    def arrive(self, arrived: Arrived) -> Directive:
+        """Stand at a barrier, or finish."""
+        self._settle()
+        self._directive = self._get(self.handle.arrive.remote(arrived))
+        return self._directive
+
+    def directive(self) -> Directive:
+        """The present directive."""
+        self._settle()
+        self._directive = self._get(self.handle.directive.remote())
+        return self._directive
+
+    def commands(self) -> list[Command]:
+        """Commands that have come up since the last call."""
+        commands: list[Command] = self._get(self.handle.commands.remote())
+        return commands
+
+    def snapshot_taken(self, number: int) -> None:
+        """The shards hold copies for snapshot `number`."""
+        self._get(self.handle.snapshot_taken.remote(number))
+
+    def stop(self) -> None:
+        """Ask for an orderly end."""
+        self._get(self.handle.stop.remote())
+
+    def status(self) -> Status:
+        """Progress since the start."""
+        status: Status = self._get(self.handle.status.remote())
+        return status
+
+    def _settle(self) -> None:
+        if self._in_flight is not None:
+            answer, self._in_flight = self._in_flight, None
+            self._directive = self._get(answer)
+
+    def _get(self, ref: Any) -> Any:  # noqa: ANN401
+        return ray.get(ref, timeout=self._call_timeout_s)

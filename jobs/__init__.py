@@ -1,0 +1,1 @@
+"""Entry points: parse the command line, build, run, give an exit code."""

@@ -1,0 +1,78 @@
+"""python -m jobs.broker: the embedded development broker, until Ctrl-C or SIGTERM."""
+
+from __future__ import annotations
+
+import logging
+import resource
+import signal
+import sys
+import threading
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cluster.broker.errors import BrokerError
+from cluster.broker.process import READY
+from cluster.broker.server import Broker
+
+
+def main(
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[
+        int, typer.Option(min=0, max=65535, help="Port to listen on; 0 takes a free one.")
+    ] = 9092,
+    data_dir: Annotated[Path, typer.Option(help="Where topics are kept.")] = Path("./broker-data"),
+    topic: Annotated[
+        list[str] | None, typer.Option(help="NAME:PARTITIONS, created unless it exists.")
+    ] = None,
+    auto_create_partitions: Annotated[int, typer.Option(min=0, help="Create missing topics; 0: never.")] = 0,
+    fsync: Annotated[bool, typer.Option(help="Wait for the disk before acknowledging.")] = False,
+    until_stdin_closes: Annotated[bool, typer.Option(hidden=True)] = False,
+) -> None:
+    """Run a durable Kafka-protocol broker for development; production means Kafka or Redpanda."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    logging.getLogger("kafka").setLevel(logging.WARNING)
+    _raise_file_limit()
+    done = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: done.set())
+    if until_stdin_closes:
+        threading.Thread(target=_wait_for_end, args=(done,), daemon=True).start()
+    try:
+        topics = [_parse_topic(text) for text in topic or []]
+        with Broker(
+            data_dir, host, port, auto_create_partitions=auto_create_partitions, fsync=fsync
+        ) as broker:
+            for name, partitions in topics:
+                broker.ensure_topic(name, partitions)
+            print(
+                f"{READY}{broker.bootstrap_servers} (data in {broker.data_dir}; Ctrl-C stops it)", flush=True
+            )
+            done.wait()
+    except BrokerError as error:
+        typer.echo(f"Error: {error}", err=True)
+        raise typer.Exit(1) from error
+
+
+def _parse_topic(text: str) -> tuple[str, int]:
+    name, colon, count = text.rpartition(":")
+    if not colon or not count.isdecimal():
+        raise BrokerError(f"Expected --topic NAME:PARTITIONS, for example clicks:4, got {text!r}.")
+    return name, int(count)
+
+
+def _raise_file_limit() -> None:
+    """Each partition keeps its files open; the usual soft limit of 1024 is soon reached."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def _wait_for_end(done: threading.Event) -> None:
+    """The parent holds the other end of our standard input and never writes: its end means that the parent has ended."""
+    sys.stdin.buffer.read()
+    done.set()
+
+
+if __name__ == "__main__":
+    typer.run(main)

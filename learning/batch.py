@@ -1,0 +1,147 @@
+"""Columnar batches of records, and the identifier that makes their effects repeatable."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+__all__ = ["Batch", "BatchId", "TextColumn"]
+
+
+class BatchId(NamedTuple):
+    """The place of a batch in its stream: offsets [first_offset, next_offset) of one partition.
+
+    A push carries it, so a repeated push is recognised and dropped. Offsets may have gaps (compaction,
+    transactions): `next_offset - first_offset` is no record count.
+    """
+
+    partition: int
+    first_offset: int
+    next_offset: int
+
+    def __str__(self) -> str:
+        return f"[{self.partition}]@{self.first_offset}..{self.next_offset}"
+
+
+@dataclass(frozen=True, slots=True)
+class TextColumn:
+    """UTF-8 texts in Arrow's layout: text i is data[offsets[i]:offsets[i + 1]]; data u8, offsets i64 (n + 1)."""
+
+    data: NDArray[np.uint8]
+    offsets: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    def tolist(self) -> list[str]:
+        """All texts as Python strings; an empty text means that the record brought none."""
+        raw = self.data.tobytes()
+        bounds = self.offsets.tolist()
+        return [raw[a:b].decode() for a, b in zip(bounds[:-1], bounds[1:], strict=True)]
+
+    @classmethod
+    def from_list(cls, texts: Sequence[str]) -> TextColumn:
+        """Pack Python strings."""
+        encoded = [text.encode() for text in texts]
+        offsets = np.zeros(len(encoded) + 1, np.int64)
+        np.cumsum([len(e) for e in encoded], out=offsets[1:])
+        return cls(np.frombuffer(b"".join(encoded), np.uint8), offsets)
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Records of one partition in offset order, in compressed sparse rows.
+
+    Record i owns entries offsets[i]:offsets[i + 1] of `keys`, `values` and `numeric`. Keys are unique within a
+    record (the decoders see to it; the kernels rely on it). Arrays are read-only by agreement.
+
+    Attributes:
+        batch_id: place of the batch in its stream.
+        keys: u64 (nnz,); a numeric feature's name key, or a categorical feature's name-and-value key.
+        values: f32 (nnz,), finite; 1.0 for categorical entries.
+        numeric: bool (nnz,); True where the entry is a number that the encoder may standardise.
+        offsets: i64 (n + 1,), offsets[0] == 0, offsets[n] == nnz.
+        labels: f32 (n,).
+        weights: f32 (n,), finite and positive; multiplies the gradient.
+        event_times_s: f64 (n,), unix seconds; NaN where the record brought none.
+        produced_s: f64 (n,), unix seconds at which the message was produced; NaN where unknown (files).
+        positions: i64 (n,), offset of the message that held the record.
+        ids: the records' ids as text; None where nobody needs them.
+
+    """
+
+    batch_id: BatchId
+    keys: NDArray[np.uint64]
+    values: NDArray[np.float32]
+    numeric: NDArray[np.bool_]
+    offsets: NDArray[np.int64]
+    labels: NDArray[np.float32]
+    weights: NDArray[np.float32]
+    event_times_s: NDArray[np.float64]
+    produced_s: NDArray[np.float64]
+    positions: NDArray[np.int64]
+    ids: TextColumn | None = None
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @property
+    def entries(self) -> int:
+        """Number of feature entries (nnz) of all records together."""
+        return len(self.keys)
+
+    def with_entries(
+        self, keys: NDArray[np.uint64], values: NDArray[np.float32], offsets: NDArray[np.int64]
+    ) -> Batch:
+        """The same records with other entries (an encoder's output), none of them numeric any more."""
+        return replace(
+            self, keys=keys, values=values, offsets=offsets, numeric=np.zeros(len(keys), np.bool_)
+        )
+
+    @classmethod
+    def concat(cls, batch_id: BatchId, parts: Sequence[Batch]) -> Batch:
+        """Join parts, in the order given, under one identifier."""
+        if len(parts) == 1:
+            return replace(parts[0], batch_id=batch_id)
+        if not parts:
+            return cls.empty(batch_id)
+        starts = np.cumsum([0] + [part.entries for part in parts[:-1]])
+        offsets = [part.offsets[:-1] + start for part, start in zip(parts, starts, strict=True)]
+        offsets.append(np.array([sum(part.entries for part in parts)], np.int64))
+        columns = {
+            name: np.concatenate([getattr(part, name) for part in parts])
+            for name in ("keys", "values", "numeric", "labels", "weights", "event_times_s", "produced_s", "positions")
+        }
+        return cls(batch_id=batch_id, offsets=np.concatenate(offsets), ids=_concat_texts(parts), **columns)
+
+    @classmethod
+    def empty(cls, batch_id: BatchId) -> Batch:
+        """A batch without records: a stretch of the stream in which every record was bad, or none was there."""
+        return cls(
+            batch_id=batch_id,
+            keys=np.empty(0, np.uint64),
+            values=np.empty(0, np.float32),
+            numeric=np.empty(0, np.bool_),
+            offsets=np.zeros(1, np.int64),
+            labels=np.empty(0, np.float32),
+            weights=np.empty(0, np.float32),
+            event_times_s=np.empty(0, np.float64),
+            produced_s=np.empty(0, np.float64),
+            positions=np.empty(0, np.int64),
+        )
+
+
+def _concat_texts(parts: Sequence[Batch]) -> TextColumn | None:
+    texts = [part.ids for part in parts if part.ids is not None]
+    if len(texts) < len(parts):
+        return None
+    starts = np.cumsum([0] + [len(text.data) for text in texts])
+    offsets = [text.offsets[:-1] + start for text, start in zip(texts, starts[:-1], strict=True)]
+    return TextColumn(np.concatenate([text.data for text in texts]), np.concatenate([*offsets, starts[-1:]]))

@@ -1,0 +1,248 @@
+"""The coordinator's brain: events in, commands out, no I/O and no clock.
+
+It keeps what each worker reported (offsets, counts, metrics), decides when a snapshot is due, leads the workers
+through its barrier, and ends the job. One snapshot goes like this:
+
+1. `Reported` makes one due: every later `directive` carries its number as `barrier`.
+2. Each worker learns what it has in hand, has its pushes acknowledged and sends `Arrived` with its offsets.
+3. When all have arrived (a finished worker counts as arrived) the command `TakeSnapshot` goes out: shards copy.
+4. `SnapshotTaken` lowers the barrier and the workers go on.
+
+The last snapshot is taken the same way, when all workers have finished; `EndJob` follows it.
+"""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from learning.encoding import merge_stats
+from learning.metrics import DelayHistogram, Prequential
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from learning.batch import BatchId
+
+__all__ = [
+    "Arrived",
+    "Brain",
+    "Command",
+    "Directive",
+    "EndJob",
+    "Event",
+    "Reported",
+    "SnapshotTaken",
+    "StopAsked",
+    "TakeSnapshot",
+    "WorkerShare",
+]
+
+EncoderState = tuple["NDArray[np.uint64]", "NDArray[np.float64]"]
+
+
+@dataclass(frozen=True, slots=True)
+class Reported:
+    """A worker's batch was learnt and its push acknowledged (or, with no `batch_id`, the worker was idle).
+
+    `metrics` and `delays` cover this batch only; `dead` counts its dead letters; `lag` counts what is not yet read.
+    """
+
+    worker: int
+    batch_id: BatchId | None
+    metrics: Prequential
+    delays: DelayHistogram
+    dead: int
+    lag: int
+
+
+@dataclass(frozen=True, slots=True)
+class Arrived:
+    """A worker stands at barrier `barrier` with every push acknowledged; `finished` if it will learn no more."""
+
+    worker: int
+    barrier: int
+    offsets: dict[int, int]
+    encoder: EncoderState
+    finished: bool
+
+
+@dataclass(frozen=True, slots=True)
+class SnapshotTaken:
+    """The shards have copied their state for snapshot `number`."""
+
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
+class StopAsked:
+    """Somebody asked for an orderly end (Ctrl-C, `ray job stop`)."""
+
+
+Event = Reported | Arrived | SnapshotTaken | StopAsked
+
+
+@dataclass(frozen=True, slots=True)
+class TakeSnapshot:
+    """Copy all shards now: no worker is learning. Everything but the tables is in this command."""
+
+    number: int
+    offsets: dict[int, int]
+    encoder: EncoderState
+    records: int
+    dead: int
+    metrics: dict[str, float]
+    final: bool
+
+
+@dataclass(frozen=True, slots=True)
+class EndJob:
+    """All workers have finished and the last snapshot is taken."""
+
+
+Command = TakeSnapshot | EndJob
+
+
+@dataclass(frozen=True, slots=True)
+class Directive:
+    """What a worker is to do next: stand at `barrier` if it is above the last one it passed; stop for good."""
+
+    barrier: int
+    released: int
+    stop: bool
+
+
+class Phase(enum.Enum):
+    """Where the job is between two snapshots."""
+
+    LEARNING = "learning"
+    BARRIER = "barrier"
+    COPYING = "copying"
+    ENDED = "ended"
+
+
+@dataclass(slots=True)
+class WorkerShare:
+    """What one worker has done so far; `arrived` is its latest barrier message."""
+
+    partitions: tuple[int, ...]
+    records: int = 0
+    dead: int = 0
+    lag: int = 0
+    batches: int = 0
+    next_offsets: dict[int, int] = field(default_factory=dict)
+    arrived: Arrived | None = None
+
+    @property
+    def finished(self) -> bool:
+        """True once it has sent its last message."""
+        return self.arrived is not None and self.arrived.finished
+
+
+class Brain:
+    """Pure state machine of one job; `handle` is its only entrance.
+
+    Args:
+        partitions: for each worker its partitions; every partition has exactly one worker.
+        snapshot_interval_records: 0 for no snapshot but the last.
+        records_max: the job stops after this many records; None for no such end.
+
+    """
+
+    def __init__(
+        self,
+        partitions: list[tuple[int, ...]],
+        *,
+        snapshot_interval_records: int = 0,
+        records_max: int | None = None,
+    ) -> None:
+        self.workers = [WorkerShare(share) for share in partitions]
+        self.metrics = Prequential.zero()
+        self.delays = DelayHistogram()
+        self.phase = Phase.LEARNING
+        self.snapshots = 0
+        self._interval = snapshot_interval_records
+        self._records_max = records_max
+        self._next_snapshot_at = snapshot_interval_records
+        self._stop = False
+
+    @property
+    def records(self) -> int:
+        """Records read: learnt and dead."""
+        return sum(worker.records + worker.dead for worker in self.workers)
+
+    @property
+    def dead(self) -> int:
+        """Dead letters."""
+        return sum(worker.dead for worker in self.workers)
+
+    @property
+    def directive(self) -> Directive:
+        """What every worker is to do now."""
+        waiting = self.phase in (Phase.BARRIER, Phase.COPYING)
+        return Directive(self.snapshots + 1 if waiting else self.snapshots, self.snapshots, self._stop)
+
+    def handle(self, event: Event) -> list[Command]:
+        """Take one event into the state; returns the commands that follow from it, in order."""
+        match event:
+            case Reported():
+                self._count(event)
+                self._stop |= self._records_max is not None and self.records >= self._records_max
+                self._raise_barrier_if_due()
+                return []
+            case Arrived():
+                self.workers[event.worker].arrived = event
+                self.workers[event.worker].next_offsets.update(event.offsets)
+                return self._snapshot_if_all_arrived()
+            case SnapshotTaken():
+                return self._lower_barrier(event)
+            case StopAsked():
+                self._stop = True
+                return []
+
+    def _count(self, event: Reported) -> None:
+        worker = self.workers[event.worker]
+        worker.records += event.metrics.records
+        worker.dead += event.dead
+        worker.lag = event.lag
+        if event.batch_id is not None:
+            worker.batches += 1
+            worker.next_offsets[event.batch_id.partition] = event.batch_id.next_offset
+        self.metrics += event.metrics
+        self.delays += event.delays
+
+    def _raise_barrier_if_due(self) -> None:
+        due = self._interval and self.records >= self._next_snapshot_at
+        if due and self.phase is Phase.LEARNING and not self._stop:
+            self.phase = Phase.BARRIER
+
+    def _snapshot_if_all_arrived(self) -> list[Command]:
+        finished = all(worker.finished for worker in self.workers)
+        if self.phase is Phase.LEARNING and finished:
+            self.phase = Phase.BARRIER
+        if self.phase is not Phase.BARRIER or not all(self._stands(worker) for worker in self.workers):
+            return []
+        self.phase = Phase.COPYING
+        arrivals = [worker.arrived for worker in self.workers if worker.arrived is not None]
+        offsets = {p: offset for worker in self.workers for p, offset in sorted(worker.next_offsets.items())}
+        encoder = merge_stats([arrival.encoder for arrival in arrivals])
+        summary = self.metrics.summary()
+        return [
+            TakeSnapshot(self.snapshots + 1, offsets, encoder, self.records, self.dead, summary, final=finished)
+        ]
+
+    def _stands(self, worker: WorkerShare) -> bool:
+        return worker.finished or (worker.arrived is not None and worker.arrived.barrier == self.snapshots + 1)
+
+    def _lower_barrier(self, event: SnapshotTaken) -> list[Command]:
+        if self.phase is not Phase.COPYING or event.number != self.snapshots + 1:
+            return []  # A repeated or late message: that barrier is down already.
+        self.snapshots = event.number
+        self._next_snapshot_at = self.records + self._interval
+        if all(worker.finished for worker in self.workers):
+            self.phase = Phase.ENDED
+            return [EndJob()]
+        self.phase = Phase.LEARNING
+        return []

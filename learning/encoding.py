@@ -1,0 +1,123 @@
+"""NumericEncoder: what the learner sees of a number - its running z-score, and a bin of that z-score.
+
+Per numeric feature the encoder keeps (count, mean, M2) in float64, updated by Welford's recursion (Welford 1962) in
+record order; a number is standardised with the statistics that already include it (features are known before the
+label, so nothing leaks). Each number becomes up to two entries: the z-score under the feature's own key, clipped to
++-`clip`, and a categorical entry under `derived_key(key, floor(z * bins_per_sd))`, which lets a linear model learn
+any shape. Statistics of several encoders merge exactly (Chan, Golub & LeVeque 1983).
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numba import njit
+
+from learning.keys import derived_key
+from learning.table import Table
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    from learning.batch import Batch
+
+__all__ = ["NumericEncoder", "merge_stats"]
+
+STATS_WIDTH = 3
+"""Columns of a statistics row: count, mean, M2 (sum of squared distances from the mean)."""
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _encode(keys, values, numeric, offsets, at, stats, frozen, standardize, clip, bins, out_k, out_v, out_o):  # noqa: ANN001, ANN202, PLR0913, PLR0917
+    """Write the encoded entries; `at[m]` is the statistics row of the m-th numeric entry (-1: never seen)."""
+    used = 0
+    m = 0
+    for i in range(len(offsets) - 1):
+        for j in range(offsets[i], offsets[i + 1]):
+            if not numeric[j]:
+                out_k[used], out_v[used] = keys[j], values[j]
+                used += 1
+                continue
+            x = np.float64(values[j])
+            row = at[m]
+            m += 1
+            if row >= 0 and not frozen:
+                stats[row, 0] += 1.0
+                delta = x - stats[row, 1]
+                stats[row, 1] += delta / stats[row, 0]
+                stats[row, 2] += delta * (x - stats[row, 1])
+            z = 0.0
+            if row >= 0 and stats[row, 2] > 0.0:
+                z = (x - stats[row, 1]) / math.sqrt(stats[row, 2] / stats[row, 0])
+            z = min(max(z, -clip), clip)
+            out_k[used], out_v[used] = keys[j], z if standardize else x
+            used += 1
+            if bins > 0.0:
+                out_k[used], out_v[used] = derived_key(keys[j], np.int64(math.floor(z * bins))), 1.0
+                used += 1
+        out_o[i + 1] = used
+    return used
+
+
+class NumericEncoder:
+    """Encodes batches in stream order, one batch at a time; holds the running statistics.
+
+    `clip` in standard deviations, `bins_per_sd` 0 for no bins. With `standardize` False and no bins a batch
+    passes through unchanged and no statistics are kept.
+    """
+
+    def __init__(self, *, standardize: bool = True, clip: float = 6.0, bins_per_sd: float = 3.0) -> None:
+        self._standardize = standardize
+        self._clip = clip
+        self._bins_per_sd = bins_per_sd
+        self._stats = Table(STATS_WIDTH, dtype=np.float64, rows_initial=64)
+
+    def encode(self, batch: Batch, *, frozen: bool = False) -> Batch:
+        """The batch as the learner sees it; `frozen` uses the statistics as they are (scoring)."""
+        if not self._standardize and self._bins_per_sd <= 0:
+            return batch.with_entries(batch.keys, batch.values, batch.offsets)
+        wanted = batch.keys[batch.numeric]
+        at = self._stats.find(wanted) if frozen else self._stats.locate(wanted)
+        capacity = batch.entries + (len(wanted) if self._bins_per_sd > 0 else 0)
+        keys, values = np.empty(capacity, np.uint64), np.empty(capacity, np.float32)
+        offsets = np.zeros(len(batch) + 1, np.int64)
+        used = _encode(
+            batch.keys, batch.values, batch.numeric, batch.offsets, at, self._stats.rows, frozen,
+            self._standardize, self._clip, self._bins_per_sd, keys, values, offsets,
+        )  # fmt: skip
+        return batch.with_entries(keys[:used], values[:used], offsets)
+
+    def state(self) -> tuple[NDArray[np.uint64], NDArray[np.float64]]:
+        """Copies of the feature keys u64 (k,) and their statistics f64 (k, 3), in order of first sight."""
+        return self._stats.keys.copy(), self._stats.rows.copy()
+
+    def restore(self, keys: NDArray[np.uint64], stats: NDArray[np.float64]) -> None:
+        """Replace the statistics by those of `state` or `merge_stats`."""
+        self._stats.restore(keys, stats)
+
+
+def merge_stats(
+    parts: Sequence[tuple[NDArray[np.uint64], NDArray[np.float64]]],
+) -> tuple[NDArray[np.uint64], NDArray[np.float64]]:
+    """Statistics of the joined streams from those of its parts (Chan, Golub & LeVeque 1983), parts in order."""
+    merged = Table(STATS_WIDTH, dtype=np.float64, rows_initial=64)
+    for keys, stats in parts:
+        at = merged.locate(keys)
+        count, mean, spread = merged.rows[at].T
+        total = np.maximum(count + stats[:, 0], 1.0)
+        delta = stats[:, 1] - mean
+        joined = np.stack(
+            (
+                count + stats[:, 0],
+                mean + delta * stats[:, 0] / total,
+                spread + stats[:, 2] + delta**2 * count * stats[:, 0] / total,
+            ),
+            axis=1,
+        )
+        # A first part is taken as it is: mean + (x - mean) would round it, and one worker must stay bit-equal.
+        merged.rows[at] = np.where(count[:, None] == 0, stats, joined)
+    return merged.keys.copy(), merged.rows.copy()
