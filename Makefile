@@ -30,14 +30,16 @@ demo: $(VENV)/.stamp-core ## start a broker and a small cluster, stream records,
 test: $(VENV)/.stamp-dev ## all tests; ARGS="-m 'not slow'" for the quick ones
 	@exec $(BIN)/python -m pytest $(ARGS)
 
-lint: $(VENV)/.stamp-dev ## ruff and mypy, as in CI
+lint: $(VENV)/.stamp-dev ## ruff (layout and rules) and mypy (strict), as in CI
 	@status=0; \
-	$(BIN)/ruff check $(CODE) || status=1; \
+	$(BIN)/ruff format --check --quiet $(CODE) || { echo 'make format mends the layout.' >&2; status=1; }; \
+	$(BIN)/ruff check --quiet $(CODE) || status=1; \
 	$(BIN)/mypy $(CODE) || status=1; \
 	exit $$status
 
-format: $(VENV)/.stamp-dev ## let ruff mend what it can
-	@$(BIN)/ruff check --fix-only $(CODE)
+format: $(VENV)/.stamp-dev ## lay the code out as lint wants it, and let ruff mend what it can
+	@$(BIN)/ruff check --fix-only --quiet $(CODE)
+	@$(BIN)/ruff format --quiet $(CODE)
 
 bench: $(VENV)/.stamp-dev ## the measurements of docs/ on this machine
 	@exec $(BIN)/python -m benchmarks $(ARGS)

@@ -97,6 +97,13 @@ class Worker:
                 self._stand_at_barrier()
         self._arrive(finished=True)
 
+    def close(self) -> None:
+        """Release streams and connections; may be called twice."""
+        self._world.source.close()
+        self._world.dead_letters.close()
+        if self._world.predictions is not None:
+            self._world.predictions.close()
+
     def _take(self) -> tuple[Decoded, Batch] | None:
         """The batch in hand, or the next one if nothing asks for a pause."""
         if self._ahead is not None:

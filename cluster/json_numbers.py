@@ -76,7 +76,7 @@ def _rounded(mantissa, exponent):  # noqa: ANN001, ANN202
     power = ((217706 * exponent) >> 16) + 63 + np.int64(top) - shift + 1023
     if kept >= _EXACT_MAX:
         kept, power = _HIDDEN_BIT, power + 1
-    return ((kept & ~_HIDDEN_BIT) | (np.uint64(power) << np.uint64(52))).view(np.float64)
+    return np.uint64((kept & ~_HIDDEN_BIT) | (np.uint64(power) << np.uint64(52))).view(np.float64)
 
 
 @njit(cache=True, nogil=True, error_model="numpy")

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from cluster.config import KafkaConnection
 
-__all__ = ["connect_admin", "connect_consumer", "connect_producer", "explain_kafka_error", "expanded", "kafka_errors"]
+__all__ = ["connect_admin", "connect_consumer", "connect_producer", "explain_kafka_error", "expanded", "expired_offset", "has_broker", "kafka_errors"]
 
 MIB = 2**20
 CONNECT_TIMEOUT_S = 10.0
@@ -163,6 +163,20 @@ def kafka_errors(connection: KafkaConnection, topic: str | None = None) -> Itera
         yield
     except errors.KafkaError as error:
         raise explain_kafka_error(error, connection, topic) from error
+
+
+def has_broker(consumer: KafkaConsumer) -> bool:
+    """True if a connection to any broker stands; kafka-python 3.0 tells it only by private names."""
+    client = consumer._client  # noqa: SLF001
+    return any(client.connected(broker.node_id) for broker in client.cluster.brokers())
+
+
+def expired_offset(places: str) -> SourceError:
+    """The sentence for offsets that the broker does not have (any more)."""
+    return SourceError(
+        f"Kafka no longer has the offset to go on from at {places}: retention has deleted it, or the topic was made "
+        "anew; start from another snapshot, or without one and source.start=earliest, and records in between are lost"
+    )
 
 
 def explain_kafka_error(

@@ -20,8 +20,8 @@ import ray
 from actors.coordinator import Coordinator
 from actors.shard import ParameterShard
 from cluster.assembly import WorkerSpec, build_learner, build_worker
-from cluster.remote import RemoteCoordinator
-from cluster.sharded_store import ShardedStore
+from cluster.remote import RayShards, RemoteCoordinator
+from cluster.store import ShardedStore
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -46,17 +46,23 @@ class _WorkerActor:
     """Builds a `Worker` in its own process, because connections cannot travel there."""
 
     def __init__(self, spec: WorkerSpec, shards: list[Any], coordinator: Any) -> None:  # noqa: ANN401 - Ray handles
-        timeout_s = spec.pipeline.cluster.call_timeout_s
-        learner = build_learner(spec.pipeline.learner)
-        store = ShardedStore(spec.worker, shards, learner, call_timeout_s=timeout_s)
-        self._worker = build_worker(spec, store, RemoteCoordinator(coordinator, timeout_s))
+        self._spec = spec
+        self._shards = shards
+        self._coordinator = coordinator
 
-    def ready(self) -> None:
-        """Answer once the constructor is through."""
+    def open(self) -> None:
+        """Open streams. Not in the constructor, whose errors Ray reports without their type."""
+        timeout_s = self._spec.pipeline.cluster.call_timeout_s
+        learner = build_learner(self._spec.pipeline.learner)
+        store = ShardedStore(self._spec.worker, RayShards(self._shards, timeout_s), learner)
+        self._worker = build_worker(self._spec, store, RemoteCoordinator(self._coordinator, timeout_s))
 
     def run(self) -> None:
-        """Learn to the end."""
-        self._worker.run()
+        """Learn to the end, and release what was opened, whatever happens."""
+        try:
+            self._worker.run()
+        finally:
+            self._worker.close()
 
 
 class RayCluster:
@@ -124,9 +130,9 @@ class RayCluster:
         return handle
 
     def _await_start(self) -> None:
-        """Wait (bounded) until every constructor is through; a constructor's own error comes out as it is."""
+        """Wait (bounded) until every shard answers and every worker has opened its streams."""
         timeout_s = self._pipeline.cluster.actor_start_timeout_s
-        refs = [shard.status.remote() for shard in self.shards] + [worker.ready.remote() for worker in self.workers]
+        refs = [shard.status.remote() for shard in self.shards] + [worker.open.remote() for worker in self.workers]
         ready, waiting = ray.wait(refs, num_returns=len(refs), timeout=timeout_s)
         if waiting:
             there = ", ".join(f"{name} {amount:g}" for name, amount in sorted(ray.available_resources().items()))
@@ -136,7 +142,7 @@ class RayCluster:
                 f"ask for fewer (cluster.shards, cluster.workers) or add nodes"
             )
             raise LaunchError(msg)
-        ray.get(ready)
+        _raise_cause(ready)
 
     def start(self) -> None:
         """Let the workers learn; returns at once."""
@@ -145,7 +151,7 @@ class RayCluster:
     def check(self) -> None:
         """Raise the error of a worker that has failed; returns at once."""
         done, self._runs = ray.wait(self._runs, num_returns=len(self._runs), timeout=0) if self._runs else ([], [])
-        ray.get(done)
+        _raise_cause(done)
 
     def snapshot(self) -> list[Any]:
         """Have every shard copy its rows; returns references once all copies are taken."""
@@ -173,3 +179,14 @@ class RayCluster:
         if self._owned_folder is not None:
             shutil.rmtree(self._owned_folder, ignore_errors=True)
             self._owned_folder = None
+
+
+def _raise_cause(references: list[Any]) -> None:
+    """Raise what a finished call raised, as the exception that it was in the actor's process."""
+    try:
+        ray.get(references)
+    except ray.exceptions.RayTaskError as error:
+        raise error.cause from error
+    except ray.exceptions.RayActorError as error:
+        msg = f"a worker's process has died ({error}); start the job again"
+        raise LaunchError(msg) from error

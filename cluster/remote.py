@@ -1,4 +1,4 @@
-"""The coordinator on Ray, as a worker or the supervisor calls it."""
+"""Shards and coordinator on Ray, as workers and the supervisor call them; every wait has a bound."""
 
 from __future__ import annotations
 
@@ -6,13 +6,48 @@ from typing import TYPE_CHECKING, Any
 
 import ray
 
+from actors.ports import StoreError
 from learning.coordination import Directive
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from actors.coordinator import Status
+    from cluster.store import Pull, Push
     from learning.coordination import Arrived, Command, Reported
 
-__all__ = ["RemoteCoordinator"]
+__all__ = ["RayShards", "RemoteCoordinator"]
+
+
+class RayShards:
+    """The transport of a `ShardedStore`: `handles` are the shards' Ray handles, in order."""
+
+    def __init__(self, handles: list[Any], call_timeout_s: float) -> None:
+        self._handles = handles
+        self._call_timeout_s = call_timeout_s
+
+    def __len__(self) -> int:
+        return len(self._handles)
+
+    def exchange(self, shard: int, worker: int, push: Push | None, pull: Pull | None) -> Any:  # noqa: ANN401
+        """Send one shard a worker's last push and next pull."""
+        return self._handles[shard].exchange.remote(worker, push, pull)
+
+    def gather(self, references: list[Any]) -> list[NDArray[np.float32]]:
+        """Wait for all answers."""
+        try:
+            answers: list[NDArray[np.float32]] = ray.get(references, timeout=self._call_timeout_s)
+        except ray.exceptions.GetTimeoutError as error:
+            msg = (
+                f"expected {len(references)} shards to answer within {self._call_timeout_s:g} s, but not all did; "
+                f"look at the shards' logs, or raise cluster.call_timeout_s"
+            )
+            raise StoreError(msg) from error
+        except ray.exceptions.RayActorError as error:
+            msg = f"a shard has died and its rows with it ({error}); start the job again"
+            raise StoreError(msg) from error
+        return answers
 
 
 class RemoteCoordinator:

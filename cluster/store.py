@@ -1,22 +1,42 @@
-"""LocalStore: the parameter state in one table of this process, for one worker, without Ray."""
+"""Parameter stores: pull, push, wait - the three verbs by which a worker reaches the parameter state.
+
+The same worker loop runs over both: `LocalStore` keeps one table in this process, `ShardedStore` speaks to shards
+through a transport (Ray's in a job, direct calls in tests).
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
 from actors.ports import Pulled, StoreError
+from learning.grouping import GroupedKeys, KeyGrouper
 from learning.keys import BIAS_KEY
 from learning.table import Table
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from learning.batch import Batch
+    from learning.batch import Batch, BatchId
     from learning.ftrl import Ftrl
 
-__all__ = ["LocalStore"]
+    Push = tuple[BatchId, NDArray[np.float32]]
+    Pull = tuple[BatchId, NDArray[np.uint64]]
+
+__all__ = ["LocalStore", "ShardTransport", "ShardedStore"]
+
+
+class ShardTransport(Protocol):
+    """Calls to shards, in the order made; `len` is the number of shards."""
+
+    def __len__(self) -> int: ...
+
+    def exchange(self, shard: int, worker: int, push: Push | None, pull: Pull | None) -> Any:  # noqa: ANN401
+        """Send one shard a worker's last push and next pull; returns a reference to the answer."""
+
+    def gather(self, references: list[Any]) -> list[NDArray[np.float32]]:
+        """The answers behind references, in order. Raises StoreError after a bounded wait."""
 
 
 class LocalStore:
@@ -53,3 +73,58 @@ class LocalStore:
     def status(self) -> dict[str, int]:
         """Counters as a shard gives them."""
         return {"rows": len(self._table), "bytes": self._table.memory_bytes}
+
+
+class ShardedStore:
+    """The state in ParameterShards, as one worker sees it.
+
+    A pull sends each shard its distinct keys, once a batch; the push of the batch before travels in the same call,
+    so a batch costs one round trip a shard. A shard runs a worker's calls in the order sent, so a pull sees every
+    earlier push of the same worker: one worker computes exactly what `LocalStore` does.
+    """
+
+    def __init__(self, worker: int, shards: ShardTransport, learner: Ftrl) -> None:
+        self._worker = worker
+        self._shards = shards
+        self._width = learner.width
+        self._grouper = KeyGrouper(len(shards))
+        self._open: tuple[BatchId, GroupedKeys, list[Any]] | None = None
+        self._pending: tuple[BatchId, list[NDArray[np.float32]]] | None = None
+        self._bounds: NDArray[np.int64] = np.zeros(len(shards) + 1, np.int64)
+
+    def pull(self, batch: Batch) -> None:
+        """Send each shard its keys, together with the rows of the batch before."""
+        grouped = self._grouper.group(batch.keys)
+        keys = [grouped.keys[a:b] for a, b in zip(grouped.bounds[:-1], grouped.bounds[1:], strict=True)]
+        refs = self._exchange([(batch.batch_id, part) for part in keys])
+        self._open = (batch.batch_id, grouped, refs)
+
+    def wait(self) -> Pulled:
+        """The pulled rows, joined in the order of the grouped keys; acknowledges the push before."""
+        if self._open is None:
+            msg = "expected a pull before wait"
+            raise StoreError(msg)
+        batch_id, grouped, refs = self._open
+        self._open = None
+        rows = np.empty((len(grouped.keys), self._width), np.float32)
+        np.concatenate(self._shards.gather(refs), out=rows)
+        self._bounds = grouped.bounds
+        return Pulled(batch_id, rows, grouped.index, grouped.bias)
+
+    def push(self, pulled: Pulled) -> None:
+        """Keep the rows for the next call to the shards."""
+        bounds = zip(self._bounds[:-1], self._bounds[1:], strict=True)
+        self._pending = (pulled.batch_id, [pulled.rows[a:b] for a, b in bounds])
+
+    def flush(self) -> None:
+        """Send a push that is still held back, and wait for the shards."""
+        if self._pending is not None:
+            self._shards.gather(self._exchange([None] * len(self._shards)))
+
+    def _exchange(self, pulls: list[Pull | None]) -> list[Any]:
+        push, self._pending = self._pending, None
+        pushes: list[Push | None] = [None] * len(self._shards) if push is None else [(push[0], part) for part in push[1]]
+        return [
+            self._shards.exchange(shard, self._worker, sent, pull)
+            for shard, (sent, pull) in enumerate(zip(pushes, pulls, strict=True))
+        ]

@@ -31,9 +31,9 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 def world_is_off(monkeypatch: pytest.MonkeyPatch) -> None:
     """Reading the clock, sleeping and starting Ray raise, for the length of the test.
 
-    tests/learning and tests/actors use it for every test: what they test is given its clock and its transport.
-    Only calls from this repository's code raise. hypothesis, logging and threads of installed packages read the
-    clock too, and may: nothing that a test asserts comes from there.
+    tests/learning and tests/actors use it for every test: what they test is given its clock and transport.
+    Only calls from this repository's code raise. hypothesis, logging and threads of installed packages read
+    the clock too, and may: nothing that a test asserts comes from there.
     """
     for name in ("sleep", "time", "time_ns", "monotonic", "monotonic_ns"):
         monkeypatch.setattr(time, name, _for_packages_only(getattr(time, name), f"time.{name}"))
@@ -66,6 +66,6 @@ def _for_nobody(name: str) -> Callable[..., NoReturn]:
 
 def _refuse(name: str) -> NoReturn:
     raise AssertionError(
-        f"{name} was called in a test of learning/ or actors/, which are given their clock and their transport: "
+        f"{name} was called in a test of learning/ or actors/, which are given their clock and transport: "
         "pass a fake one to the constructor, or move the test to tests/cluster."
     )

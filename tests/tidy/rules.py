@@ -1,7 +1,7 @@
 """The rules of this repository that ruff and mypy cannot state. Standard library only.
 
-A rule takes one file and yields (line, sentence) for what it finds. Each is short and knows nothing of the others;
-RULES at the end lists them, and test_tidy.py proves for each that it can fail.
+A rule takes one file and yields (line, sentence) for what it finds. Each is short and knows nothing of the
+others; RULES at the end lists them, and test_tidy.py proves for each that it can fail.
 """
 
 from __future__ import annotations
@@ -20,12 +20,26 @@ RAY_FILES = ("cluster/launch.py", "cluster/store.py", "cluster/supervise.py")  #
 
 LEARNING_LIBRARIES = {"numpy", "numba", "torch", "river"}
 LEARNING_NEVER = {  # clock, environment, files, network, other processes, and randomness nobody seeded
-    *("asyncio", "fcntl", "fileinput", "getpass", "glob", "http", "io", "mmap", "multiprocessing", "os", "pathlib"),
+    *(
+        "asyncio",
+        "fcntl",
+        "fileinput",
+        "getpass",
+        "glob",
+        "http",
+        "io",
+        "mmap",
+        "multiprocessing",
+        "os",
+        "pathlib",
+    ),
     *("platform", "sched", "secrets", "select", "shelve", "shutil", "signal", "socket", "sqlite3", "ssl"),
     *("subprocess", "tempfile", "time", "timeit", "urllib", "uuid"),
 }
 LEARNING_CALLS = {"open", "input", "print", "datetime.now", "datetime.utcnow", "date.today", "datetime.today"}
-LEARNING_CALLS |= {f"{np}.{f}" for np in ("np", "numpy") for f in ("load", "save", "savez", "fromfile", "memmap")}
+LEARNING_CALLS |= {
+    f"{np}.{f}" for np in ("np", "numpy") for f in ("load", "save", "savez", "fromfile", "memmap")
+}
 LEARNING_CALLS |= {"torch.load", "torch.save"}
 ACTORS_NEVER = {"ray", "kafka", "mlflow"}
 UNPICKLERS = {"pickle", "_pickle", "cPickle", "cloudpickle", "dill", "joblib", "marshal", "shelve"}
@@ -33,11 +47,11 @@ UNPICKLERS = {"pickle", "_pickle", "cPickle", "cloudpickle", "dill", "joblib", "
 FILE_LINES_MAX = 250
 TEST_FILE_LINES_MAX = 400
 FUNCTION_LINES_MAX = 60  # without its docstring; aim at 30
-JOB_LINES_MAX = 80  # lines of code: docstrings, comments and blank lines are free, --help is made of docstrings
+JOB_LINES_MAX = 80  # of code: docstrings (--help is made of them), comments and blank lines are free
 
 CHANGELOG_SECTIONS = {"Added", "Changed", "Deprecated", "Removed", "Fixed", "Security"}
 BOXES = range(0x2500, 0x25A0)  # lines, boxes and bars, for drawings and charts in a terminal
-SYMBOLS_ALLOWED = "°"
+SYMBOLS_ALLOWED = "\t°"
 
 Finding = tuple[int, str]
 FunctionNode = ast.FunctionDef | ast.AsyncFunctionDef
@@ -75,7 +89,7 @@ class Rule:
     check: Callable[[File], Iterator[Finding]]
 
 
-# Which files ------------------------------------------------------------------------------------------------------
+# Which files -----------------------------------------------------------------------------------------
 
 
 def _python(file: File) -> bool:
@@ -98,7 +112,7 @@ def _in(*folders: str) -> Callable[[File], bool]:
     return lambda file: _python(file) and file.folder in folders
 
 
-# Reading a tree ---------------------------------------------------------------------------------------------------
+# Reading a tree --------------------------------------------------------------------------------------
 
 
 def _imports(file: File) -> Iterator[tuple[int, str]]:
@@ -110,8 +124,11 @@ def _imports(file: File) -> Iterator[tuple[int, str]]:
             parents = PurePosixPath(file.path).parts[: -node.level] if node.level else ()
             yield node.lineno, ".".join([*parents, *([node.module] if node.module else [])])
         elif isinstance(node, ast.Call) and _dotted(node.func) in {"importlib.import_module", "__import__"}:
-            name = node.args[0] if node.args else None
-            yield node.lineno, name.value if isinstance(name, ast.Constant) else "a computed name"
+            yield node.lineno, _text(node.args[0]) if node.args else ""
+
+
+def _text(node: ast.expr) -> str:
+    return str(node.value) if isinstance(node, ast.Constant) else "a computed name"
 
 
 def _roots(file: File) -> Iterator[tuple[int, str]]:
@@ -135,7 +152,7 @@ def _docstring_lines(node: ast.Module | ast.ClassDef | FunctionNode) -> set[int]
     return set(range(node.body[0].lineno, (node.body[0].end_lineno or 0) + 1))
 
 
-# Rules ------------------------------------------------------------------------------------------------------------
+# Rules -----------------------------------------------------------------------------------------------
 
 
 def layers(file: File) -> Iterator[Finding]:
@@ -151,9 +168,10 @@ def learning_is_pure(file: File) -> Iterator[Finding]:
     allowed = LEARNING_LIBRARIES | (sys.stdlib_module_names - LEARNING_NEVER) | set(PACKAGES)
     for line, name in _roots(file):
         if name not in allowed:
-            yield line, f"learning imports {name}: no clock, environment, files or network there; pass the value in"
+            yield line, f"learning imports {name}: no clock, environment, files or network; pass it in"
     for node in ast.walk(file.tree):
-        if isinstance(node, ast.Call) and (called := ".".join(_dotted(node.func).split(".")[-2:])) in LEARNING_CALLS:
+        called = ".".join(_dotted(node.func).split(".")[-2:]) if isinstance(node, ast.Call) else ""
+        if isinstance(node, ast.Call) and called in LEARNING_CALLS:
             yield node.lineno, f"learning calls {called}: no clock and no files there; pass the value in"
 
 
@@ -178,7 +196,7 @@ def remote_at_the_edge(file: File) -> Iterator[Finding]:
             for decorator in node.decorator_list:
                 target = decorator.func if isinstance(decorator, ast.Call) else decorator
                 if _dotted(target) in {"ray.remote", "remote"}:
-                    yield node.lineno, f"class {node.name} is decorated with ray.remote: wrap it in cluster/launch.py"
+                    yield node.lineno, f"ray.remote on class {node.name}: wrap it in cluster/launch.py"
 
 
 def nothing_unpickles(file: File) -> Iterator[Finding]:
@@ -204,8 +222,8 @@ def opens_well(file: File) -> Iterator[Finding]:
         yield 1, "the module has no docstring"
         return
     rest = file.tree.body[1:]
-    future = rest and isinstance(rest[0], ast.ImportFrom) and rest[0].module == "__future__"
-    if rest and not (future and any(alias.name == "annotations" for alias in rest[0].names)):  # type: ignore[attr-defined]
+    future = rest and ast.unparse(rest[0]) == "from __future__ import annotations"
+    if rest and not future:
         yield rest[0].lineno, "after the docstring comes: from __future__ import annotations"
 
 
@@ -217,13 +235,14 @@ def no_silent_except(file: File) -> Iterator[Finding]:
                 yield node.lineno, "bare except: name what may happen"
             if all(isinstance(statement, ast.Pass) or _is_ellipsis(statement) for statement in node.body):
                 yield node.lineno, "except and pass: contextlib.suppress(...) and a comment that says why"
-        if isinstance(node, ast.Call) and _dotted(node.func) in {"contextlib.suppress", "suppress"}:
-            if {_dotted(argument) for argument in node.args} & {"Exception", "BaseException"}:
+        if isinstance(node, ast.Call) and _dotted(node.func).endswith("suppress"):
+            suppressed = {_dotted(argument) for argument in node.args}
+            if suppressed & {"Exception", "BaseException"}:
                 yield node.lineno, "suppress(Exception) hides everything: name what may happen"
 
 
 def _is_ellipsis(statement: ast.stmt) -> bool:
-    return isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant) and statement.value.value is ...
+    return ast.unparse(statement) == "..."
 
 
 def no_utils(file: File) -> Iterator[Finding]:
@@ -234,7 +253,8 @@ def no_utils(file: File) -> Iterator[Finding]:
 
 def file_length(file: File) -> Iterator[Finding]:
     """Files fit into a head."""
-    lines, lines_max = file.text.count("\n"), FILE_LINES_MAX if file.folder in PACKAGES else TEST_FILE_LINES_MAX
+    lines = file.text.count("\n")
+    lines_max = FILE_LINES_MAX if file.folder in PACKAGES else TEST_FILE_LINES_MAX
     if lines > lines_max:
         yield lines_max, f"{lines} lines, and {lines_max} are the most: split the file by what it does"
 
@@ -244,17 +264,18 @@ def function_length(file: File) -> Iterator[Finding]:
     for node in _functions(file):
         lines = (node.end_lineno or 0) - node.lineno + 1 - len(_docstring_lines(node))
         if lines > FUNCTION_LINES_MAX:
-            yield node.lineno, f"{node.name} has {lines} lines, and {FUNCTION_LINES_MAX} are the most (aim at 30)"
+            yield node.lineno, f"{node.name} has {lines} lines; {FUNCTION_LINES_MAX} are the most, aim at 30"
 
 
 def jobs_are_thin(file: File) -> Iterator[Finding]:
     """An entry point parses, builds, runs and returns an exit code."""
-    code = {line for line, text in enumerate(file.text.splitlines(), 1) if text.strip() and text.strip()[0] != "#"}
+    texts = enumerate(file.text.splitlines(), 1)
+    code = {line for line, text in texts if text.strip() and not text.strip().startswith("#")}
     for node in ast.walk(file.tree):
         if isinstance(node, ast.Module | ast.ClassDef | FunctionNode):
             code -= _docstring_lines(node)
     if len(code) > JOB_LINES_MAX:
-        yield 1, f"{len(code)} lines of code, and {JOB_LINES_MAX} are the most: move the work to cluster/"
+        yield 1, f"{len(code)} lines of code; {JOB_LINES_MAX} are the most: move the work to cluster/"
 
 
 def tests_tell(file: File) -> Iterator[Finding]:
@@ -265,7 +286,7 @@ def tests_tell(file: File) -> Iterator[Finding]:
 
 
 def pure_tests_stay_pure(file: File) -> Iterator[Finding]:
-    """Tests of learning and actors neither reach past the fixture that switches the world off, nor start anything."""
+    """Tests of learning and actors do not get around the fixture that switches the world off."""
     for line, name in _roots(file):
         if name in ACTORS_NEVER:
             yield line, f"imports {name}: what needs it is tested in tests/cluster"
@@ -278,18 +299,19 @@ def plain_characters(file: File) -> Iterator[Finding]:
     """Letters, digits, punctuation and mathematics; no emoji, no invisible characters, no odd spaces."""
     for number, line in enumerate(file.text.splitlines(), 1):
         for character in sorted(set(line)):
-            if not (character.isascii() and (character.isprintable() or character == "\t")) and _odd(character):
+            if _odd(character):
                 yield number, f"U+{ord(character):04X} {unicodedata.name(character, '(control character)')}"
 
 
 def _odd(character: str) -> bool:
-    if ord(character) in BOXES or character in SYMBOLS_ALLOWED:
+    if " " <= character <= "~" or character in SYMBOLS_ALLOWED or ord(character) in BOXES:
         return False
-    return unicodedata.category(character) in {"So", "Sk", "Cc", "Cf", "Cn", "Co", "Cs", "Zs", "Zl", "Zp", "Mn", "Me"}
+    kind = unicodedata.category(character)  # C: invisible, Z: spaces, M: combining, So and Sk: pictures
+    return kind[0] in "CZM" or kind in {"So", "Sk"}
 
 
 def changelog_form(file: File) -> Iterator[Finding]:
-    """The changelog has an Unreleased section on top, and sections named as Keep a Changelog names them."""
+    """The changelog opens with Unreleased, and its sections are named as Keep a Changelog names them."""
     releases = re.findall(r"^## \[?([^\]\n]+)", file.text, re.MULTILINE)
     if releases[:1] != ["Unreleased"]:
         yield 1, "the first section is to be: ## [Unreleased]"
@@ -313,6 +335,6 @@ RULES = (
     Rule("jobs_are_thin", _in("jobs"), jobs_are_thin),
     Rule("tests_tell", _tests, tests_tell),
     Rule("pure_tests_stay_pure", _pure_tests, pure_tests_stay_pure),
-    Rule("plain_characters", lambda file: True, plain_characters),
+    Rule("plain_characters", lambda _: True, plain_characters),
     Rule("changelog_form", lambda file: file.path == "CHANGELOG.md", changelog_form),
 )

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 @pytest.mark.parametrize("name", ["sleep", "time", "time_ns", "monotonic", "monotonic_ns"])
 def test_our_code_asks_for_the_clock(world_is_off, name):
-    """A test of pure code, or the code it tests, reads the clock: it fails, and is told what to do instead."""
+    """A test of pure code, or the code it tests, reads the clock: it fails and is told the way out."""
     arguments = (0.0,) if name == "sleep" else ()
     with pytest.raises(AssertionError, match=rf"time\.{name} was called .* pass a fake one"):
         getattr(time, name)(*arguments)
@@ -25,10 +25,10 @@ def test_our_code_starts_ray(monkeypatch, request):
     """Ray is loaded because another test needed it, and pure code starts it: it fails."""
     ray = types.ModuleType("ray")
     monkeypatch.setitem(sys.modules, "ray", ray)
-    ray.init = lambda: None
+    ray.__dict__["init"] = print
     request.getfixturevalue("world_is_off")
     with pytest.raises(AssertionError, match=r"ray\.init was called"):
-        ray.init()
+        ray.__dict__["init"]()
 
 
 def test_our_code_imports_ray_first(monkeypatch, request):
@@ -49,7 +49,7 @@ def test_installed_packages_may_read_the_clock(world_is_off):
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])  # the fixture has no state to reset
 def test_hypothesis_works_without_the_clock(world_is_off, numbers):
     """A property test runs under the fixture, although hypothesis times its examples."""
-    assert sorted(sorted(numbers)) == sorted(numbers)
+    assert list(reversed(list(reversed(numbers)))) == numbers
 
 
 def test_the_clock_is_back_afterwards():

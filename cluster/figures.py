@@ -1,0 +1,62 @@
+"""The figures of a job, from its status: names as they appear in MLflow, in the progress line and in the summary."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from actors.coordinator import Status
+
+__all__ = ["Figures", "metric_points"]
+
+
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """What a job has done: since its start, and in the window before `status`.
+
+    `rate` is records per second over the window; `delay_p50_s`, `delay_p99_s` are from produced to learnt, over the
+    window (NaN where the stream has no production times).
+    """
+
+    status: Status
+    seconds: float
+    rate: float
+    since_start: dict[str, float]
+    window: dict[str, float]
+    delay_p50_s: float
+    delay_p99_s: float
+
+    @classmethod
+    def between(cls, earlier: tuple[Status, float] | None, status: Status, seconds: float) -> Figures:
+        """Figures of `status`, `seconds` after the start; the window began at `earlier` = (status, seconds)."""
+        metrics, delays, records, window_s = status.metrics, status.delays, status.records, seconds
+        if earlier is not None:
+            metrics, delays = metrics - earlier[0].metrics, delays - earlier[0].delays
+            records, window_s = records - earlier[0].records, seconds - earlier[1]
+        return cls(
+            status=status,
+            seconds=seconds,
+            rate=records / max(window_s, 1e-9),
+            since_start=status.metrics.summary(),
+            window=metrics.summary(),
+            delay_p50_s=delays.quantile_s(0.50),
+            delay_p99_s=delays.quantile_s(0.99),
+        )
+
+
+def metric_points(figures: Figures, shards: list[dict[str, int]]) -> dict[str, float]:
+    """MLflow metrics of one moment; the x axis is records."""
+    points = {f"prequential/{name}": value for name, value in figures.since_start.items()}
+    points |= {f"window/{name}": value for name, value in figures.window.items()}
+    status = figures.status
+    return points | {
+        "stream/records": float(status.records),
+        "stream/dead_letters": float(status.dead),
+        "stream/lag_records": float(status.lag),
+        "throughput/records_per_s": figures.rate,
+        "freshness/produce_to_learnt_p50_s": figures.delay_p50_s,
+        "freshness/produce_to_learnt_p99_s": figures.delay_p99_s,
+        "state/rows": float(sum(shard["rows"] for shard in shards)),
+        "state/bytes": float(sum(shard["bytes"] for shard in shards)),
+    }

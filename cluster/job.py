@@ -1,0 +1,169 @@
+"""One job from a pipeline to its result: find the partitions, start the actors, supervise, record in MLflow."""
+
+from __future__ import annotations
+
+import time
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from actors.ports import SourceError, StoreError
+from cluster.assembly import WorkerSpec
+from cluster.figures import Figures, metric_points
+from cluster.progress import ProgressLine, number, summary_table
+from cluster.registry import RunLog
+from cluster.stream import describe_source
+from cluster.supervise import ClusterPort, Supervisor
+from cluster.warm import warm_up
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from actors.coordinator import Status
+    from cluster.config import Pipeline
+
+__all__ = ["JobError", "JobResult", "run_job", "show_result"]
+
+_REGISTER_TIMEOUT_S = 120.0
+
+
+class JobError(Exception):
+    """The job could not start or has failed; the message says why and what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class JobResult:
+    """What a finished job leaves: `seconds` are those of learning, without start-up and registration."""
+
+    name: str
+    figures: Figures
+    seconds: float
+    run_folder: Path
+    snapshot: Path
+    run_id: str | None
+    model: str | None
+    version: int | None
+
+
+def run_job(pipeline: Pipeline, console: Console, *, local: bool = False) -> JobResult:
+    """Run a pipeline to its end.
+
+    Args:
+        pipeline: what to learn.
+        console: where progress goes.
+        local: one worker over a `LocalStore` in this process instead of actors on Ray.
+
+    Raises:
+        JobError: for everything that the user can mend, and for deaths of actors.
+
+    """
+    name = f"{pipeline.name}-{time.strftime('%Y%m%d-%H%M%S')}"
+    try:
+        specs = _worker_specs(pipeline, Path(pipeline.snapshots.path) / name, local=local)
+        log = RunLog(say=lambda sentence: console.print(f"[yellow]{sentence}[/]", highlight=False))
+        if pipeline.mlflow.enabled:
+            log.start(pipeline.model_dump(mode="json"), name)
+        warm_up()
+        status = "FAILED"
+        try:
+            with _cluster(pipeline, specs, local=local) as cluster:
+                result = _supervise(cluster, pipeline, specs, log, console, name)
+            status = "FINISHED"
+        finally:
+            if pipeline.mlflow.enabled:
+                log.finish(status)
+    except (SourceError, StoreError) as error:
+        raise JobError(str(error)) from error
+    return result
+
+
+def _worker_specs(pipeline: Pipeline, run_folder: Path, *, local: bool) -> list[WorkerSpec]:
+    """Partitions dealt to workers in turn; every worker has at least one."""
+    partitions = describe_source(pipeline)
+    workers = 1 if local else min(pipeline.cluster.workers, len(partitions))
+    run_folder.mkdir(parents=True, exist_ok=True)
+    return [
+        WorkerSpec(
+            worker=worker,
+            workers=workers,
+            pipeline=pipeline,
+            run_folder=str(run_folder.resolve()),
+            bounds={p: bounds for i, (p, bounds) in enumerate(sorted(partitions.items())) if i % workers == worker},
+        )
+        for worker in range(workers)
+    ]
+
+
+def _cluster(pipeline: Pipeline, specs: list[WorkerSpec], *, local: bool) -> AbstractContextManager[ClusterPort]:
+    if local:
+        from cluster.local import LocalCluster  # noqa: PLC0415 - neither way should load the other
+
+        return LocalCluster(pipeline, specs[0])
+    from cluster.launch import RayCluster  # noqa: PLC0415 - Ray takes a second to import
+
+    return RayCluster(pipeline, specs)
+
+
+def _records_total(pipeline: Pipeline, specs: list[WorkerSpec]) -> int | None:
+    """How many records there will be, where that is known: offsets of a bounded topic, or `records_max`."""
+    if pipeline.records_max is not None or pipeline.source.kind == "file":
+        return pipeline.records_max
+    spans = [bounds for spec in specs for bounds in spec.bounds.values()]
+    return sum(end - start for start, end in spans if end is not None) or None
+
+
+def _supervise(
+    cluster: ClusterPort, pipeline: Pipeline, specs: list[WorkerSpec], log: RunLog, console: Console, name: str
+) -> JobResult:
+    started_s = time.monotonic()
+    shown = logged = None
+    run_folder = Path(specs[0].run_folder)
+
+    with ProgressLine(console, pipeline.name, _records_total(pipeline, specs)) as progress:
+
+        def on_status(status: Status) -> None:
+            nonlocal shown, logged
+            now_s = time.monotonic() - started_s
+            progress.update(Figures.between(shown, status, now_s))
+            shown = (status, now_s)
+            if logged is None or now_s - logged[1] >= pipeline.mlflow.interval_s:
+                log.log(metric_points(Figures.between(logged, status, now_s), cluster.shard_status()), status.records)
+                logged = (status, now_s)
+
+        status, snapshot = Supervisor(cluster, pipeline, run_folder, on_status).run()
+    seconds = time.monotonic() - started_s
+    figures = Figures.between(None, status, seconds)
+    log.log(metric_points(figures, cluster.shard_status()), status.records)
+    version = _register(pipeline, log, snapshot, figures, console)
+    model = pipeline.mlflow.model or pipeline.name
+    return JobResult(name, figures, seconds, run_folder, snapshot, log.run_id, model if version else None, version)
+
+
+def _register(
+    pipeline: Pipeline, log: RunLog, snapshot: Path, figures: Figures, console: Console
+) -> int | None:
+    if not pipeline.mlflow.enabled:
+        return None
+    with console.status("registering the model in MLflow"):
+        try:
+            return log.register(snapshot, figures.since_start).result(_REGISTER_TIMEOUT_S)
+        except Exception as error:  # noqa: BLE001 - whatever MLflow's server or disk gave: the model is on disk
+            console.print(f"[yellow]the model was not registered ({error}); it is in {snapshot}[/]", highlight=False)
+            return None
+
+
+def show_result(result: JobResult, console: Console) -> None:
+    """Print the summary of a finished job."""
+    figures, status = result.figures, result.figures.status
+    rows = [
+        ("records", f"{status.records:,} read, {status.records - status.dead:,} learnt, {status.dead:,} dead letters"),
+        ("time", f"{result.seconds:.1f} s, {status.records / result.seconds:,.0f} records/s"),
+        *[(name.replace("_", " "), number(value)) for name, value in figures.since_start.items()],
+        ("produced to learnt", f"p50 {number(figures.delay_p50_s, 2)} s, p99 {number(figures.delay_p99_s, 2)} s"),
+        ("snapshot", str(result.snapshot)),
+        ("model version", f"{result.model} v{result.version}" if result.version else "not registered"),
+        ("MLflow run", result.run_id or "not recorded"),
+    ]
+    console.print()
+    console.print(summary_table(result.name, rows))

@@ -1,0 +1,164 @@
+"""What a reader has fetched of one Kafka partition and not yet cut into batches: bounded, and cut on a fixed grid."""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pyarrow as pa
+
+from cluster.kafka_chunks import Chunk
+from cluster.records import Messages
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+__all__ = ["BATCH_BYTES_MAX", "PartitionBuffer", "message_rows"]
+
+BATCH_BYTES_MAX = 64 * 2**20
+"""A batch is also full at this many bytes, so that a few huge messages do not need a batch's worth of memory each."""
+
+_ARROW_START = b"\xff\xff\xff\xff"
+"""Every Arrow IPC stream starts so; no UTF-8 text, hence no JSON, does."""
+
+
+def message_rows(value: bytes) -> int:
+    """Records in one message: the rows of an Arrow stream, otherwise one; an unreadable message counts as one."""
+    if not value.startswith(_ARROW_START):
+        return 1
+    try:
+        with pa.ipc.open_stream(value) as stream:
+            return sum(batch.num_rows for batch in stream)
+    except (pa.ArrowException, OSError, ValueError):
+        return 1
+
+
+@dataclass(slots=True)
+class _Piece:
+    """A chunk with the rows of each message; `rows_after` is their running sum, None where each holds one."""
+
+    chunk: Chunk
+    rows_after: NDArray[np.int64] | None
+    bytes: int
+
+    @classmethod
+    def of(cls, chunk: Chunk) -> _Piece:
+        rows_after = None
+        if any(value[:1] == b"\xff" for value in chunk.values):
+            rows_after = np.cumsum([message_rows(value) for value in chunk.values])
+        return cls(chunk, rows_after, chunk.bytes)
+
+    @property
+    def rows(self) -> int:
+        return len(self.chunk.values) if self.rows_after is None else int(self.rows_after[-1])
+
+    def messages_until(self, rows: int, bytes_max: int) -> int:
+        """Messages that it takes to reach `rows` or `bytes_max`, at least one."""
+        if self.rows_after is None:
+            count = min(rows, len(self.chunk.values))
+        else:
+            count = min(int(np.searchsorted(self.rows_after, rows)) + 1, len(self.chunk.values))
+        if self.bytes > bytes_max:
+            sizes = np.cumsum([len(value) for value in self.chunk.values])
+            count = min(count, int(np.searchsorted(sizes, bytes_max)) + 1)
+        return count
+
+    def split(self, count: int) -> tuple[_Piece, _Piece | None]:
+        """The first `count` messages, and the rest."""
+        total = len(self.chunk.values)
+        if count >= total:
+            return self, None
+        head = self.chunk.part(0, count)
+        rest = self.chunk.part(count, total)
+        after = self.rows_after
+        if after is None:
+            head_after = rest_after = None
+        else:
+            head_after, rest_after = after[:count], after[count:] - after[count - 1]
+        head_bytes = head.bytes
+        return _Piece(head, head_after, head_bytes), _Piece(rest, rest_after, self.bytes - head_bytes)
+
+
+class PartitionBuffer:
+    """Fetched messages of one partition, from `next_offset` (not yet cut) to `position` (not yet fetched).
+
+    Where a batch ends depends on the messages alone (their rows and bytes), never on how they were fetched, so a
+    second reading from any batch's end makes the same batches.
+    """
+
+    def __init__(self, partition: int, start_offset: int, end_offset: int | None, batch_records: int) -> None:
+        self.partition = partition
+        self.next_offset = start_offset
+        self.position = start_offset
+        self.end_offset = end_offset
+        self.rows = 0
+        self.bytes = 0
+        self._batch_records = batch_records
+        self._pieces: deque[_Piece] = deque()
+
+    def add(self, chunks: Sequence[Chunk]) -> None:
+        """Take over fetched chunks; messages at and behind the end offset are dropped."""
+        for chunk in chunks:
+            self.position = max(self.position, chunk.next_offset)
+            if self.end_offset is not None and chunk.next_offset > self.end_offset:
+                kept = int(np.searchsorted(chunk.offsets, self.end_offset))
+                if not kept:
+                    continue
+                chunk = Chunk(  # noqa: PLW2901 - the trimmed chunk takes the place of the whole one
+                    chunk.offsets[:kept], chunk.produced_s[:kept], chunk.values[:kept], self.end_offset
+                )
+            piece = _Piece.of(chunk)
+            self._pieces.append(piece)
+            self.rows += piece.rows
+            self.bytes += piece.bytes
+
+    @property
+    def fetched(self) -> bool:
+        """True once a bounded partition has been fetched up to its end."""
+        return self.end_offset is not None and self.position >= self.end_offset
+
+    @property
+    def done(self) -> bool:
+        """True once a bounded partition has been cut up to its end."""
+        return self.fetched and not self._pieces
+
+    @property
+    def holds_batch(self) -> bool:
+        """True if a batch can be cut that no later message would have made longer."""
+        return self.rows >= self._batch_records or self.bytes >= BATCH_BYTES_MAX or (self.fetched and bool(self._pieces))
+
+    @property
+    def holds_any(self) -> bool:
+        """True if there is anything to cut."""
+        return bool(self._pieces)
+
+    def cut(self) -> Messages:
+        """The next batch's messages: up to the grid's next line, or all that is there."""
+        pieces: list[_Piece] = []
+        rows = bytes_ = 0
+        while self._pieces and rows < self._batch_records and bytes_ < BATCH_BYTES_MAX:
+            piece = self._pieces.popleft()
+            count = piece.messages_until(self._batch_records - rows, BATCH_BYTES_MAX - bytes_)
+            head, rest = piece.split(count)
+            if rest is not None:
+                self._pieces.appendleft(rest)
+            rows += head.rows
+            bytes_ += head.bytes
+            pieces.append(head)
+        self.rows -= rows
+        self.bytes -= bytes_
+        self.next_offset = pieces[-1].chunk.next_offset
+        return self._messages([piece.chunk for piece in pieces])
+
+    def _messages(self, chunks: list[Chunk]) -> Messages:
+        return Messages(
+            self.partition,
+            np.concatenate([chunk.offsets for chunk in chunks]),
+            [value for chunk in chunks for value in chunk.values],
+            np.concatenate([chunk.produced_s for chunk in chunks]),
+            self.next_offset,
+        )

@@ -1,0 +1,77 @@
+"""LocalCluster: one worker over a LocalStore in a thread of this process, behind the interface of RayCluster."""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING, Any
+
+from actors.coordinator import Coordinator
+from cluster.assembly import WorkerSpec, build_learner, build_worker
+from cluster.store import LocalStore
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from numpy.typing import NDArray
+
+    from cluster.config import Pipeline
+
+__all__ = ["LocalCluster"]
+
+_JOIN_TIMEOUT_S = 60.0
+
+
+class LocalCluster:
+    """The actors of one job as plain objects: no Ray, one worker, one table."""
+
+    def __init__(self, pipeline: Pipeline, spec: WorkerSpec) -> None:
+        self._store = LocalStore(build_learner(pipeline.learner))
+        self.coordinator = Coordinator(
+            [tuple(spec.bounds)], pipeline.snapshots.interval_records, pipeline.records_max
+        )
+        self._worker = build_worker(spec, self._store, self.coordinator)
+        self._error: BaseException | None = None
+        self._thread = threading.Thread(target=self._run, name="millrace-worker", daemon=True)
+
+    def __enter__(self) -> LocalCluster:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _run(self) -> None:
+        try:
+            self._worker.run()
+        except BaseException as error:  # noqa: BLE001 - carried to the supervisor's thread, which raises it
+            self._error = error
+        finally:
+            self._worker.close()
+
+    def start(self) -> None:
+        """Let the worker learn; returns at once."""
+        self._thread.start()
+
+    def check(self) -> None:
+        """Raise the worker's error, if it has failed."""
+        if self._error is not None:
+            raise self._error
+
+    def snapshot(self) -> list[Any]:
+        """Copy the table."""
+        return [self._store.snapshot()]
+
+    def fetch(self, copies: list[Any]) -> list[tuple[NDArray[Any], NDArray[Any]]]:
+        """The copies themselves."""
+        return copies
+
+    def shard_status(self) -> list[dict[str, int]]:
+        """Counters of the table."""
+        return [self._store.status()]
+
+    def close(self) -> None:
+        """Ask the worker to end and wait for it; may be called twice."""
+        self.coordinator.stop()
+        if self._thread.is_alive():
+            self._thread.join(_JOIN_TIMEOUT_S)

@@ -1,0 +1,88 @@
+"""What a person sees of a running job: one live line on a terminal, a plain line every few seconds elsewhere."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from rich.console import Console
+
+    from cluster.figures import Figures
+
+__all__ = ["ProgressLine", "number", "summary_table"]
+
+_PLAIN_INTERVAL_S = 2.0
+
+
+def number(value: float, digits: int = 4) -> str:
+    """A figure for people: fixed digits, and a dash where it is undefined."""
+    return "-" if math.isnan(value) else f"{value:.{digits}f}"
+
+
+class ProgressLine:
+    """Context manager; `update` is cheap and may be called as often as wanted."""
+
+    def __init__(self, console: Console, name: str, records_total: int | None) -> None:
+        self._console = console
+        self._name = name
+        self._plain_next_s = 0.0
+        self._bar = Progress(
+            SpinnerColumn(finished_text=" "),
+            TextColumn("[bold]{task.description}"),
+            BarColumn(bar_width=20),
+            TextColumn("{task.fields[line]}"),
+            TimeElapsedColumn(),
+            console=console,
+            disable=not console.is_terminal,
+            transient=True,
+        )
+        self._task = self._bar.add_task(name, total=records_total, line="waiting for records")
+
+    def __enter__(self) -> ProgressLine:
+        self._bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._bar.stop()
+
+    def update(self, figures: Figures) -> None:
+        """Show the newest figures."""
+        line = _line(figures)
+        self._bar.update(self._task, completed=figures.status.records, line=line)
+        if not self._console.is_terminal and figures.seconds >= self._plain_next_s:
+            self._console.print(f"{self._name}  {line}", highlight=False, soft_wrap=True)
+            self._plain_next_s = figures.seconds + _PLAIN_INTERVAL_S
+
+
+def _line(figures: Figures) -> str:
+    status, since_start = figures.status, figures.since_start
+    parts = [
+        f"{status.records:,} records",
+        f"{figures.rate:,.0f}/s",
+        f"loss {number(since_start['log_loss'])}",
+        f"AUC {number(since_start['auc'])}",
+        f"lag {status.lag:,}",
+    ]
+    if not math.isnan(figures.delay_p50_s):
+        parts.append(f"learnt after {figures.delay_p50_s:.2f} s")
+    if status.dead:
+        parts.append(f"dead {status.dead:,}")
+    return "  ".join(parts)
+
+
+def summary_table(title: str, rows: list[tuple[str, str]]) -> Table:
+    """A two-column table of names and figures."""
+    table = Table(title=title, title_style="bold", title_justify="left", show_header=False, box=None, padding=(0, 2))
+    table.add_column(style="dim")
+    table.add_column(overflow="fold")
+    for name, value in rows:
+        table.add_row(name, value)
+    return table

@@ -1,0 +1,127 @@
+"""Opens what a pipeline reads from: which partitions there are, and a worker's share of them as a Source.
+
+The bounds of a partition are its first offset and its end offset; an end of None means that the stream goes on, or,
+for a file, that its end is only known by reading it.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from kafka import TopicPartition, errors
+from kafka.admin import OffsetSpec
+from kafka.protocol.consumer import IsolationLevel
+
+from cluster.config import FileSourceConfig
+from cluster.decode import Decoder
+from cluster.file_source import FileSource, check_file
+from cluster.kafka_client import connect_admin, expired_offset, explain_kafka_error, kafka_errors
+from cluster.kafka_source import KafkaSource
+from cluster.records import SourceError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from kafka import KafkaAdminClient
+
+    from cluster.config import KafkaSourceConfig, Pipeline
+    from cluster.records import Source
+
+__all__ = ["Bounds", "describe_source", "open_source"]
+
+Bounds = tuple[int, int | None]
+
+DESCRIBE_TIMEOUT_S = 10.0
+
+
+def describe_source(pipeline: Pipeline) -> dict[int, Bounds]:
+    """All partitions and where a new run begins and ends in them; a file has one for each worker. Raises SourceError."""
+    source = pipeline.source
+    if isinstance(source, FileSourceConfig):
+        check_file(source)
+        return dict.fromkeys(range(pipeline.cluster.workers), (0, None))
+    first, end = _describe_topic(source)
+    starts = first if source.start == "earliest" else end
+    return {p: (starts[p], end[p] if source.until == "end" else None) for p in sorted(first)}
+
+
+def open_source(
+    pipeline: Pipeline,
+    bounds: Mapping[int, Bounds],
+    *,
+    label_min: float = 0.0,
+    label_max: float = 1.0,
+    after_partition: int | None = None,
+) -> Source:
+    """The share of a pipeline's stream that `bounds` describes. Raises SourceError.
+
+    A stream whose partitions all have an end is read in an order that depends on the input alone: round robin.
+    `after_partition`, the partition of the last batch before an interruption, lets the round go on behind it.
+    """
+    source = pipeline.source
+    want_ids = pipeline.predictions.topic is not None
+    if isinstance(source, FileSourceConfig):
+        return FileSource(
+            source,
+            pipeline.features,
+            pipeline.batch_records,
+            bounds,
+            pipeline.cluster.workers,
+            label_min=label_min,
+            label_max=label_max,
+            want_ids=want_ids,
+            after_partition=after_partition,
+        )
+    _check_bounds(source, bounds)
+    decoder = Decoder(
+        source.topic,
+        pipeline.features,
+        label_min=label_min,
+        label_max=label_max,
+        want_ids=want_ids,
+        message_bytes_max=source.message_bytes_max,
+    )
+    return KafkaSource(source, decoder, pipeline.batch_records, bounds, after_partition=after_partition)
+
+
+def _check_bounds(source: KafkaSourceConfig, bounds: Mapping[int, Bounds]) -> None:
+    """Unknown partitions and expired offsets are found before the first record is learnt, and all at once."""
+    first, end = _describe_topic(source)
+    unknown = sorted(set(bounds) - set(first))
+    if unknown:
+        msg = f"topic {source.topic!r} has partitions 0 to {max(first)}, but {unknown} were asked for; was it made anew?"
+        raise SourceError(msg)
+    expired = [
+        f"{source.topic}[{p}]@{start} (it has {first[p]} to {end[p]})"
+        for p, (start, _) in sorted(bounds.items())
+        if not first[p] <= start <= end[p]
+    ]
+    if expired:
+        raise expired_offset(", ".join(expired))
+
+
+def _describe_topic(source: KafkaSourceConfig) -> tuple[dict[int, int], dict[int, int]]:
+    """First and end offset of each partition."""
+    admin = connect_admin(source, DESCRIBE_TIMEOUT_S)
+    try:
+        with kafka_errors(source, source.topic):
+            return _topic_offsets(admin, source)
+    finally:
+        admin.close()
+
+
+def _topic_offsets(admin: KafkaAdminClient, source: KafkaSourceConfig) -> tuple[dict[int, int], dict[int, int]]:
+    (topic,) = admin.describe_topics([source.topic])
+    if topic["error_code"]:
+        raise explain_kafka_error(errors.for_code(topic["error_code"])(), source, source.topic)
+    partitions = [TopicPartition(source.topic, part["partition_index"]) for part in topic["partitions"]]
+    first, end = (
+        # Read committed: an open transaction is not read before it ends, so it is not part of the stream yet.
+        admin.list_partition_offsets(
+            dict.fromkeys(partitions, spec),
+            isolation_level=IsolationLevel.READ_COMMITTED,
+            timeout_ms=int(DESCRIBE_TIMEOUT_S * 1000),
+        )
+        for spec in (OffsetSpec.EARLIEST, OffsetSpec.LATEST)
+    )
+    return {tp.partition: at.offset for tp, at in first.items()}, {tp.partition: at.offset for tp, at in end.items()}
