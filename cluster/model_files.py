@@ -91,7 +91,9 @@ def write_model(folder: str | Path, state: ModelState) -> None:
     """
     folder = Path(folder)
     if (folder / MANIFEST).exists():
-        raise ModelFilesError(f"{folder} already holds a finished model; write each version to a folder of its own")
+        raise ModelFilesError(
+            f"{folder} already holds a finished model; write each version to a folder of its own"
+        )
     _check_layout(folder, state.pipeline, state.arrays)
     folder.mkdir(parents=True, exist_ok=True)
     files = [_write_array(folder, name, array) for name, array in sorted(state.arrays.items())]
@@ -145,9 +147,13 @@ def read_manifest(folder: str | Path) -> dict[str, Any]:
     except (ValueError, AttributeError, RecursionError) as error:
         raise _foreign(path, f"it is no JSON object as we write it ({error})") from error
     if not intact:
-        raise ModelFilesError(f"{path} does not match its own checksum; the copy is damaged, fetch the model again")
+        raise ModelFilesError(
+            f"{path} does not match its own checksum; the copy is damaged, fetch the model again"
+        )
     if manifest.get("format") != FORMAT:
-        raise _foreign(path, f"expected format {FORMAT}, but came {manifest.get('format')!r}; use its code version")
+        raise _foreign(
+            path, f"expected format {FORMAT}, but came {manifest.get('format')!r}; use its code version"
+        )
     return claimed
 
 
@@ -197,15 +203,19 @@ def _read_array(folder: Path, entry: dict[str, Any]) -> NDArray[Any]:
         raise _foreign(path, f"the manifest gives it dtype {dtype!r} and shape {shape}, which no model has")
     with path.open("rb") as file:
         if hashlib.file_digest(file, "sha256").hexdigest() != entry["sha256"]:
-            raise ModelFilesError(f"{path} does not match its checksum; it is truncated or damaged, fetch it again")
+            raise ModelFilesError(
+                f"{path} does not match its checksum; it is truncated or damaged, fetch it again"
+            )
         file.seek(0)
         header = _npy_header(path, file)
         if header != (shape, False, np.dtype(dtype)):
-            raise _foreign(path, f"expected {dtype} {shape} in C order as in the manifest, but its header says {header}")
+            raise _foreign(path, f"expected {dtype} {shape} in C order, but its header says {header}")
         count = math.prod(shape)
         # Sizes first: numpy would reserve memory for as many numbers as a header claims.
         if path.stat().st_size - file.tell() != count * np.dtype(dtype).itemsize:
-            raise _foreign(path, f"expected {count} numbers of {dtype} after its header, but its size is different")
+            raise _foreign(
+                path, f"expected {count} numbers of {dtype} after its header, but its size is different"
+            )
         return np.fromfile(file, np.dtype(dtype), count).reshape(shape)
 
 
@@ -223,18 +233,26 @@ def _inside(folder: Path, name: str) -> Path:
     """The path of a regular file that lies in `folder` itself, links followed."""
     path = folder / name
     if name != MANIFEST and not _ARRAY_NAME.fullmatch(name.removesuffix(".npy")):
-        raise ModelFilesError(f"{folder / MANIFEST} names the file {name!r}, which is no plain name of an array")
+        raise ModelFilesError(
+            f"{folder / MANIFEST} names the file {name!r}, which is no plain name of an array"
+        )
     if not path.is_file():
-        hint = "it was never finished, or is no model folder" if name == MANIFEST else "the copy is incomplete"
+        hint = (
+            "it was never finished, or is no model folder" if name == MANIFEST else "the copy is incomplete"
+        )
         raise ModelFilesError(f"{folder} has no file {name}: {hint}; give the folder of a finished model")
     if path.resolve().parent != folder.resolve():
-        raise ModelFilesError(f"{path} is a link that leaves the folder, to {path.resolve()}; copy the file itself")
+        raise ModelFilesError(
+            f"{path} is a link that leaves the folder, to {path.resolve()}; copy the file itself"
+        )
     return path
 
 
 def _check_layout(folder: Path, pipeline: dict[str, Any], arrays: dict[str, NDArray[Any]]) -> None:
     for problem in _layout_problems(pipeline, arrays):
-        raise ModelFilesError(f"model {folder}: {problem}; write and read a model with the same learner and code")
+        raise ModelFilesError(
+            f"model {folder}: {problem}; write and read a model with the same learner and code"
+        )
 
 
 def _layout_problems(pipeline: dict[str, Any], arrays: dict[str, NDArray[Any]]) -> Iterator[str]:
@@ -251,7 +269,9 @@ def _layout_problems(pipeline: dict[str, Any], arrays: dict[str, NDArray[Any]]) 
     for name, (dtype, shape) in layout.items():
         array = arrays[name]
         wanted = tuple(size if isinstance(size, int) else sizes.get(size, -1) for size in shape)
-        fits = len(array.shape) == len(shape) and all(w in (-1, s) for w, s in zip(wanted, array.shape, strict=True))
+        fits = len(array.shape) == len(shape) and all(
+            w in (-1, s) for w, s in zip(wanted, array.shape, strict=True)
+        )
         if array.dtype.str != dtype or not fits:
             yield f"expected {name} as {dtype} {shape}, but came {array.dtype.str} {array.shape}"
         sizes.update(zip(shape, array.shape, strict=False))
@@ -262,7 +282,9 @@ def _render(manifest: dict[str, Any]) -> bytes:
     try:
         body = json.dumps(manifest, sort_keys=True, allow_nan=False)
     except TypeError as error:
-        raise ModelFilesError(f"the pipeline must be plain JSON values, but {error}; use model_dump(mode='json')") from error
+        raise ModelFilesError(
+            f"the pipeline is not plain JSON: {error}; use model_dump(mode='json')"
+        ) from error
     signed = {**manifest, "sha256": hashlib.sha256(body.encode()).hexdigest()}
     return (json.dumps(signed, indent=1, sort_keys=True, allow_nan=False) + "\n").encode()
 

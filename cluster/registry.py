@@ -148,7 +148,10 @@ class RunLog:
         if settings.get("enabled", True):
             self._run = _Run(pipeline, run_name)
             self._thread = threading.Thread(
-                target=self._work, args=(self._run, float(settings.get("interval_s", 2.0))), name="mlflow", daemon=True
+                target=self._work,
+                args=(self._run, float(settings.get("interval_s", 2.0))),
+                name="mlflow",
+                daemon=True,
             )
             self._complete = False
             self._thread.start()
@@ -172,7 +175,9 @@ class RunLog:
                 self._requests.append(request)
                 self._wake.set()
             else:
-                request.version.set_exception(RegistryError(f"{folder} was not registered: no MLflow run is open"))
+                request.version.set_exception(
+                    RegistryError(f"{folder} was not registered: no MLflow run is open")
+                )
         return request.version
 
     def finish(self, status: str = "FINISHED", timeout_s: float = 30.0) -> bool:
@@ -211,7 +216,9 @@ class RunLog:
                 self._complete = True
         except Exception as error:  # noqa: BLE001 - whatever MLflow raises must not reach training
             if not self._failing:
-                self._say(f"MLflow does not take metrics now; training goes on and they wait. {_sentence(error)}")
+                self._say(
+                    f"MLflow does not take metrics now; training goes on and they wait. {_sentence(error)}"
+                )
             self._failing = True
             return False
         if self._failing:
@@ -240,7 +247,9 @@ class RunLog:
                 if not _permanent(error) and request.attempts < _ATTEMPTS_MAX:
                     raise
                 self._say(f"model {request.folder} was not registered. {_sentence(error)}")
-                self._settle(request, RegistryError(f"{request.folder} was not registered: {_sentence(error)}"))
+                self._settle(
+                    request, RegistryError(f"{request.folder} was not registered: {_sentence(error)}")
+                )
             else:
                 self._settle(request, version)
 
@@ -260,7 +269,7 @@ class RunLog:
             self._finished = True
             left = list(self._requests)
         for request in left:
-            self._settle(request, RegistryError(f"{request.folder} was not registered: the job ended before MLflow took it"))
+            self._settle(request, RegistryError(f"{request.folder} was not registered before the job ended"))
         points = self._points.take(sys.maxsize)
         self._points.dropped += len(points)
         return len(points), len(left)
@@ -291,7 +300,9 @@ class _Run:
             params = [Param(name, value) for name, value in _flat(self._pipeline)]
             for start in range(0, len(params), _PARAMS_PER_CALL):
                 self._client.log_batch(self.run_id, params=params[start : start + _PARAMS_PER_CALL])
-            self._client.log_text(self.run_id, yaml.safe_dump(self._pipeline, sort_keys=False), "pipeline.yaml")
+            self._client.log_text(
+                self.run_id, yaml.safe_dump(self._pipeline, sort_keys=False), "pipeline.yaml"
+            )
             self._described = True
 
     def log(self, points: list[Point]) -> None:
@@ -332,7 +343,9 @@ class _Run:
         from mlflow.models import Model
 
         logged = self._client.create_logged_model(self._experiment_id, name, self.run_id)
-        described = Model(logged.artifact_location, self.run_id, model_uuid=logged.model_id, model_id=logged.model_id)
+        described = Model(
+            logged.artifact_location, self.run_id, model_uuid=logged.model_id, model_id=logged.model_id
+        )
         with tempfile.TemporaryDirectory(prefix="millrace-") as scratch:
             # A loader module, its sources and plain arrays: nothing in the artifact is a pickle.
             pyfunc.save_model(
@@ -397,7 +410,9 @@ def _connect(uri: str) -> Any:
 def _variable(reference: re.Match[str]) -> str:
     name = reference.group(1)
     if name not in os.environ:
-        raise RegistryError(f"mlflow.tracking_uri refers to ${{{name}}}, which the environment lacks; set {name}")
+        raise RegistryError(
+            f"mlflow.tracking_uri refers to ${{{name}}}, which the environment lacks; set {name}"
+        )
     return os.environ[name]
 
 
@@ -445,7 +460,11 @@ def _version_tags(manifest: dict[str, Any], request: _Request) -> dict[str, str]
         "offsets": json.dumps(manifest["offsets"]),
         "records": str(manifest["records"]),
         "code_version": manifest["code_version"],
-        **{_metric_name(name): f"{value:.6g}" for name, value in request.metrics.items() if math.isfinite(value)},
+        **{
+            _metric_name(name): f"{value:.6g}"
+            for name, value in request.metrics.items()
+            if math.isfinite(value)
+        },
         **request.tags,
     }
 

@@ -70,7 +70,6 @@ def open_source(
             label_min=label_min,
             label_max=label_max,
             want_ids=want_ids,
-            after_partition=after_partition,
         )
     _check_bounds(source, bounds)
     decoder = Decoder(

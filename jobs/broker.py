@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import logging
+import os
 import resource
 import signal
-import sys
 import threading
 from pathlib import Path
 from typing import Annotated
@@ -69,8 +69,10 @@ def _raise_file_limit() -> None:
 
 
 def _wait_for_end(done: threading.Event) -> None:
-    """The parent holds the other end of our standard input and never writes: its end means that the parent has ended."""
-    sys.stdin.buffer.read()
+    """Wait until our parent has ended: it holds the other end of our standard input, and never writes."""
+    # Not sys.stdin: at exit Python would wait for its lock, which a blocked read holds.
+    while os.read(0, 1):
+        continue
     done.set()
 
 

@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 __all__ = ["Ftrl"]
 
 _LOGIT_MAX = 35.0
+_STORED_MAX = 3e38
+"""Rows saturate below float32's infinity: one absurd value must not turn a weight into NaN for ever."""
 
 
 @njit(cache=True, nogil=True, error_model="numpy", inline="always")
@@ -39,6 +41,11 @@ def _weight(z, n_sqrt, alpha, beta, l1, l2):  # noqa: ANN001, ANN202, PLR0913, P
     shrunk = z - math.copysign(l1, z)
     w = -shrunk / ((beta + n_sqrt) / alpha + l2)
     return w if abs(z) > l1 else 0.0
+
+
+@njit(cache=True, nogil=True, error_model="numpy", inline="always")
+def _stored(x):  # noqa: ANN001, ANN202
+    return min(max(x, -_STORED_MAX), _STORED_MAX)
 
 
 @njit(cache=True, nogil=True, error_model="numpy", inline="always")
@@ -58,7 +65,7 @@ def _learn(rows, index, bias, values, offsets, labels, weights, alpha, beta, l1,
     for i in range(len(labels)):
         first = offsets[i]
         count = offsets[i + 1] - first
-        bias_root = math.sqrt(rows[bias, 1])
+        bias_root = math.sqrt(np.float64(rows[bias, 1]))
         bias_w = _weight(np.float64(rows[bias, 0]), bias_root, alpha, beta, 0.0, l2)
         for j in range(count):
             row = index[first + j]
@@ -76,25 +83,27 @@ def _learn(rows, index, bias, values, offsets, labels, weights, alpha, beta, l1,
         for j in range(count):
             row = index[first + j]
             g = slope * values[first + j]
-            n = rows[row, 1] + g * g
-            rows[row, 0] += g - (math.sqrt(n) - root[j]) / alpha * w[j]
+            n = _stored(np.float64(rows[row, 1]) + g * g)
+            rows[row, 0] = _stored(np.float64(rows[row, 0]) + g - (math.sqrt(n) - root[j]) / alpha * w[j])
             rows[row, 1] = n
-        n = rows[bias, 1] + slope * slope
-        rows[bias, 0] += slope - (math.sqrt(n) - bias_root) / alpha * bias_w
+        n = np.float64(rows[bias, 1]) + slope * slope
+        rows[bias, 0] = np.float64(rows[bias, 0]) + slope - (math.sqrt(n) - bias_root) / alpha * bias_w
         rows[bias, 1] = n
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def _predict(rows, index, bias, values, offsets, alpha, beta, l1, l2, out):  # noqa: ANN001, ANN202, PLR0913, PLR0917
     """Predict only; an index of -1 is a key without a row, whose weight is 0."""
-    bias_w = _weight(np.float64(rows[bias, 0]), math.sqrt(rows[bias, 1]), alpha, beta, 0.0, l2) if bias >= 0 else 0.0
+    bias_w = 0.0
+    if bias >= 0:
+        bias_w = _weight(np.float64(rows[bias, 0]), math.sqrt(np.float64(rows[bias, 1])), alpha, beta, 0.0, l2)
     for i in range(len(out)):
         logit = bias_w
         for j in range(offsets[i], offsets[i + 1]):
             row = index[j]
             if row >= 0:
-                w = _weight(np.float64(rows[row, 0]), math.sqrt(rows[row, 1]), alpha, beta, l1, l2)
-                logit += w * values[j]
+                root = math.sqrt(np.float64(rows[row, 1]))
+                logit += _weight(np.float64(rows[row, 0]), root, alpha, beta, l1, l2) * values[j]
         out[i] = _sigmoid(logit)
 
 
@@ -118,7 +127,7 @@ def _merge(rows, at, base, end, bias, alpha, beta, l1, l2, kappa):  # noqa: ANN0
         others = max(0.0, n - n0) * alpha / (beta + math.sqrt(n)) if n > 0 else 0.0
         w = _weight(z, math.sqrt(n), alpha, beta, threshold, l2)
         z = z - w * (math.sqrt(n + walk_n) - math.sqrt(n)) / alpha + math.exp(-kappa * others) * walk_z
-        rows[row, 0], rows[row, 1] = z, n + walk_n
+        rows[row, 0], rows[row, 1] = _stored(z), _stored(n + walk_n)
     return moved
 
 

@@ -48,6 +48,8 @@ def _distinct(keys, slots, stamps, stamp, shift, shards, distinct, owner, counts
     used = 1
     owner[0] = shards[np.int64(distinct[0] >> np.uint64(54))]
     counts[owner[0]] += 1
+    bias_slot = np.int64((distinct[0] * _GOLDEN) >> shift)
+    stamps[bias_slot], slots[bias_slot] = stamp, 0
     for j in range(len(keys)):
         key = keys[j]
         slot = np.int64((key * _GOLDEN) >> shift)

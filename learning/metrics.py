@@ -2,7 +2,8 @@
 
 log_loss, accuracy and calibration are exact. AUC and average precision come from two histograms of the logit (4,096
 bins over +-16, a bin's records counted as ties), so that they add over workers and cost O(1) memory on an endless
-stream; tests hold them within 1e-4 of scikit-learn. A window is `later - earlier`.
+stream; tests hold AUC within 1e-4 of scikit-learn, and average precision within 0.3 % (2 % where only hundreds of
+positives were seen). A window is `later - earlier`.
 """
 
 from __future__ import annotations

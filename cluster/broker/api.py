@@ -7,7 +7,7 @@ membership, incremental fetch sessions): clients then use the older form by them
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -116,12 +116,28 @@ def answer(services: Services, frame: memoryview, client_host: str, local_host: 
 
 
 def _decode(api: Api, reader: Reader, api_version: int) -> Any:
+    name = f"{api.request.__name__} of version {api_version}"
     try:
-        return api.request.decode(reader.rest(), version=api_version)
+        body = api.request.decode(reader.rest(), version=api_version)
     except _UNREADABLE as error:
-        raise ProtocolError(
-            f"Expected a {api.request.__name__} of version {api_version}: {error!r}."
-        ) from error
+        raise ProtocolError(f"Expected a {name}: {error!r}.") from error
+    missing = next(_missing_fields(body, api_version), None)
+    if missing is not None:
+        raise ProtocolError(f"Expected a value for {missing} in a {name}, got null.")
+    return body
+
+
+def _missing_fields(body: Any, api_version: int) -> Iterator[str]:
+    """Names of fields that are null and may not be: the decoder lets them pass, the handlers rely on them."""
+    for field in body._struct._fields:  # noqa: SLF001  the schema has no public door
+        if not field.for_version_q(api_version):
+            continue
+        value = getattr(body, field.name)
+        if value is None and not field.nullable_for_version_q(api_version):
+            yield field.name
+        elif value and field.is_struct_array():
+            for item in value:
+                yield from _missing_fields(item, api_version)
 
 
 def _encode(response: Any, head: RequestHead, api_version: int) -> list[Part]:

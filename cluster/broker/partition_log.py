@@ -62,6 +62,8 @@ class PartitionLog:
         directory.mkdir(parents=True, exist_ok=True)
         self._segments = self._open_segments()
         self._start_offset = max(self._stored_start(), self._segments[0].base_offset)
+        if self._start_offset > self.end_offset:
+            self._begin_again()
 
     @property
     def start_offset(self) -> int:
@@ -197,6 +199,14 @@ class PartitionLog:
             segment.recover(self._producers.store, is_last=path == paths[-1])
             segments.append(segment)
         return segments or [self._new_segment(self._stored_start())]
+
+    def _begin_again(self) -> None:
+        """A power cut lost records that had been deleted anyway, and kept their deletion: go on at the start offset."""
+        logger.warning("%s ends at %d, before its start offset.", self.directory, self.end_offset)
+        segment = self._new_segment(self._start_offset)
+        for lost in self._segments:
+            lost.path.unlink()
+        self._segments = [segment]
 
     def _stored_start(self) -> int:
         path = self.directory / _START_FILE

@@ -16,7 +16,11 @@ from functools import cached_property
 from pathlib import PurePosixPath
 
 PACKAGES = ("learning", "actors", "cluster", "jobs")  # each may import itself and those before it
-RAY_FILES = ("cluster/launch.py", "cluster/store.py", "cluster/supervise.py")  # only these import ray
+RAY_FILES = (  # only these import ray
+    "cluster/launch.py",
+    "cluster/store.py",
+    "cluster/supervise.py",
+)
 
 LEARNING_LIBRARIES = {"numpy", "numba", "torch", "river"}
 LEARNING_NEVER = {  # clock, environment, files, network, other processes, and randomness nobody seeded

@@ -1,0 +1,185 @@
+"""Columns of Arrow tables to feature entries: one pass a column, then all columns interleaved record by record.
+
+A column becomes a row of two matrices over (column, record): `payload`, 64 bits that are a float64 or a key, and
+`present`. Keys are hashed straight from Arrow's buffers, those of a dictionary once a dictionary entry. Buffers must
+have been validated in full before they come here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+from numba import njit
+
+from cluster.json_records import AS_CATEGORICAL, AS_NUMERIC, FLOAT32_BOUND
+from cluster.json_tokens import pointer
+from learning.keys import name_key, number_text, value_key, xxh64
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+__all__ = ["Features", "doubles", "is_number", "is_text", "plain", "text_buffers", "valid"]
+
+_STRIDE = 512  # records; a row of a matrix is 9 elements longer, so that columns do not share cache sets
+
+
+@dataclass(frozen=True, slots=True)
+class Features:
+    """Feature columns of n records, filled one by one; `bad[i]` says that record i must not be learnt."""
+
+    payload: NDArray[np.uint64]
+    present: NDArray[np.bool_]
+    names: NDArray[np.uint64]
+    numeric: NDArray[np.bool_]
+    bad: NDArray[np.bool_]
+
+    @classmethod
+    def room(cls, columns: int, records: int) -> Features:
+        """Room for so many columns and records."""
+        stride = -(-records // _STRIDE) * _STRIDE + 9
+        return cls(
+            payload=np.empty((columns, stride), np.uint64),
+            present=np.zeros((columns, stride), np.bool_),
+            names=np.zeros(columns, np.uint64),
+            numeric=np.zeros(columns, np.bool_),
+            bad=np.zeros(records, np.bool_),
+        )
+
+    def fill(self, j: int, name: str, column: pa.Array, kind: int) -> None:
+        """Read column j, whose type `is_number` or `is_text`; `kind` is one of AS_FOUND and its like."""
+        n = len(column)
+        key = name_key(name)
+        self.names[j] = key
+        present = valid(column)
+        if is_number(column.type):
+            numbers = doubles(column)
+            self.bad[:] |= present & ~(np.abs(numbers) < FLOAT32_BOUND)
+            self.numeric[j] = kind != AS_CATEGORICAL
+            if self.numeric[j]:
+                self.payload[j, :n].view(np.float64)[:] = numbers
+            else:
+                self.payload[j, :n] = _number_keys(numbers, present & ~self.bad, key, pa.types.is_boolean(column.type))
+        elif kind == AS_NUMERIC:
+            self.bad[:] |= present
+        else:
+            present &= _text_keys(column, present, key, self.payload[j, :n])
+        self.present[j, :n] = present
+
+    def entries(self) -> tuple[NDArray[np.uint64], NDArray[np.float32], NDArray[np.bool_], NDArray[np.int64]]:
+        """Keys, values, numeric and offsets of the records that are not bad."""
+        total = int(np.count_nonzero(self.present))
+        keys, values = np.empty(total, np.uint64), np.empty(total, np.float32)
+        numeric, ends = np.empty(total, np.bool_), np.zeros(len(self.bad) + 1, np.int64)
+        _interleave(self.payload, self.present, self.names, self.numeric, self.bad, keys, values, numeric, ends)
+        offsets = np.concatenate([ends[:1], ends[1:][~self.bad]])
+        last = int(offsets[-1])
+        return keys[:last], values[:last], numeric[:last], offsets
+
+
+def is_number(kind: pa.DataType) -> bool:
+    """Whether a column of this type is read as numbers; the type of nothing but nulls is."""
+    t = pa.types
+    return bool(t.is_integer(kind) or t.is_floating(kind) or t.is_boolean(kind) or t.is_decimal(kind) or t.is_null(kind))
+
+
+def is_text(kind: pa.DataType) -> bool:
+    """Whether a column of this type is read as categories."""
+    t = pa.types
+    if t.is_dictionary(kind):
+        return is_text(kind.value_type)
+    return bool(t.is_string(kind) or t.is_large_string(kind) or t.is_string_view(kind))
+
+
+def plain(column: pa.Array) -> pa.Array:
+    """The column in one of the layouts that are read here: dictionaries of anything but text are unpacked."""
+    if pa.types.is_dictionary(column.type) and not is_text(column.type):
+        return column.dictionary_decode()
+    return column
+
+
+def valid(column: pa.Array) -> NDArray[np.bool_]:
+    """Which elements are not null; the caller may write to it."""
+    if column.null_count == 0:
+        return np.ones(len(column), np.bool_)
+    return np.array(column.is_valid().to_numpy(zero_copy_only=False))
+
+
+def doubles(column: pa.Array) -> NDArray[np.float64]:
+    """A number column as float64, exactly as JSON would bring it; elements that are null hold anything finite."""
+    kind = column.type
+    if pa.types.is_null(kind):
+        return np.zeros(len(column))
+    if pa.types.is_boolean(kind):
+        column = column.cast(pa.uint8())
+    elif pa.types.is_decimal(kind):
+        column = column.cast(pa.string()).cast(pa.float64())  # by way of text, the result is the nearest double
+    if column.null_count:
+        column = column.fill_null(0)
+    return np.asarray(column.to_numpy(zero_copy_only=False), np.float64)
+
+
+def _number_keys(
+    numbers: NDArray[np.float64], wanted: NDArray[np.bool_], name: np.uint64, boolean: bool
+) -> NDArray[np.uint64]:
+    """Keys of numbers that are used as categories; zero where they are not wanted."""
+    distinct, which = np.unique(np.where(wanted, numbers, 0.0), return_inverse=True)
+    texts = [("true" if x else "false") if boolean else number_text(x) for x in distinct.tolist()]
+    return np.array([value_key(name, text) for text in texts], np.uint64)[which]
+
+
+def _text_keys(
+    column: pa.Array, present: NDArray[np.bool_], name: np.uint64, keys: NDArray[np.uint64]
+) -> NDArray[np.bool_]:
+    """Write the keys of present texts to `keys`; returns which elements hold a text (a dictionary may hold nulls)."""
+    if not pa.types.is_dictionary(column.type):
+        _hash(*text_buffers(column), present, name, keys)
+        return present
+    dictionary = column.dictionary
+    named = np.zeros(len(dictionary) + 1, np.uint64)  # one more: indices of nulls point there
+    known = np.zeros(len(dictionary) + 1, np.bool_)
+    known[:-1] = valid(dictionary)
+    _hash(*text_buffers(dictionary), known[:-1], name, named[:-1])
+    indices = np.asarray(column.indices.fill_null(0).to_numpy(zero_copy_only=False), np.int64)
+    indices = np.where(present, indices, len(dictionary))
+    keys[:] = named[indices]
+    return known[indices]
+
+
+def text_buffers(column: pa.Array) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+    """Bytes of all texts, and the n + 1 places in them where the texts begin and end."""
+    if pa.types.is_string_view(column.type):
+        column = column.cast(pa.large_string())
+    width = np.int64 if pa.types.is_large_string(column.type) else np.int32
+    _, places, data = column.buffers()
+    if len(column) == 0 or places is None:
+        return np.zeros(1, np.uint8), np.zeros(len(column) + 1, np.int64)
+    offsets = np.frombuffer(places, width)[column.offset : column.offset + len(column) + 1]
+    # An empty buffer may be absent, and then there is no text to read in it.
+    return np.frombuffer(data, np.uint8) if data and data.size else np.zeros(1, np.uint8), offsets.astype(np.int64)
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _hash(data, offsets, present, name, keys):  # noqa: ANN001, ANN202 - numba infers types
+    """Value keys, under the name key `name`, of the texts that are present."""
+    memory = pointer(data)
+    for i in range(len(keys)):
+        if present[i]:
+            keys[i] = xxh64(memory, offsets[i], offsets[i + 1] - offsets[i], name)
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _interleave(payload, present, names, is_numeric, bad, keys, values, numeric, ends):  # noqa: ANN001, ANN202
+    """Write the entries of all records that are not bad, record by record, in the order of the columns."""
+    as_double = payload.view(np.float64)
+    entry = 0
+    for i in range(len(bad)):
+        for j in range(len(names)):
+            if present[j, i] and not bad[i]:
+                keys[entry] = names[j] if is_numeric[j] else payload[j, i]
+                values[entry] = np.float32(as_double[j, i]) if is_numeric[j] else np.float32(1.0)
+                numeric[entry] = is_numeric[j]
+                entry += 1
+        ends[i + 1] = entry

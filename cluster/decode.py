@@ -1,0 +1,93 @@
+"""Bytes of messages to columnar batches, and a dead letter with its reason for every record that cannot be learnt.
+
+Each message is told by its first bytes: an Arrow IPC stream (0xFFFFFFFF) or file ("ARROW1") holds many records, anything
+else is one JSON record. Both may come in one topic; order is kept.
+
+JSON has its own compiled parser (cluster/json_kernel.py) under a plain judge (cluster/json_records.py) with which it
+agrees bit for bit, instead of newline-joined messages read by Arrow:
+TODO
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from cluster.json_records import Rules
+from cluster.json_rows import overrides_of, read_json
+from cluster.decoded_rows import Refusal, Rows
+from cluster.records import DeadLetter, Decoded, Messages
+from learning.batch import Batch, BatchId
+
+if TYPE_CHECKING:
+    from cluster.config import FeaturesConfig
+
+__all__ = ["Decoder"]
+
+_JSON, _ARROW, _TOO_LONG = 0, 1, 2
+_ARROW_STARTS = (b"\xff\xff\xff\xff", b"ARROW1")
+
+
+class Decoder:
+    """Decodes the messages of one source. Stateless between calls."""
+
+    def __init__(
+        self,
+        source_name: str,
+        features: FeaturesConfig,
+        *,
+        label_max: float = 1.0,
+        label_min: float = 0.0,
+        want_ids: bool = False,
+        message_bytes_max: int = 8 * 2**20,
+    ) -> None:
+        self._source_name = source_name
+        self._rules = Rules.of(features, label_min, label_max)
+        self._overrides = overrides_of(self._rules)
+        self._want_ids = want_ids
+        self._message_bytes_max = message_bytes_max
+
+    def decode(self, messages: Messages) -> Decoded:
+        """All records of `messages`: the good ones as one batch, in order, and the bad ones as dead letters."""
+        batches, dead = [], []
+        first_offset = int(messages.offsets[0]) if len(messages.offsets) else messages.next_offset
+        batch_id = BatchId(messages.partition, first_offset, messages.next_offset)
+        for kind, start, end in self._runs(messages.values):
+            rows, refused = self._read(kind, messages.values[start:end])
+            batches.append(self._batch(rows, messages, start, batch_id))
+            dead += [self._dead_letter(refusal, messages, start) for refusal in refused]
+        return Decoded(Batch.concat(batch_id, batches), dead)
+
+    def _runs(self, values: list[bytes]) -> list[tuple[int, int, int]]:
+        """Consecutive messages of the same kind, as (kind, start, end)."""
+        n = len(values)
+        kinds = np.array([value.startswith(_ARROW_STARTS) for value in values], np.int64)
+        kinds[np.fromiter(map(len, values), np.int64, n) > self._message_bytes_max] = _TOO_LONG
+        bounds = [0, *(np.flatnonzero(np.diff(kinds)) + 1).tolist(), n] if n else []
+        return [(int(kinds[start]), start, end) for start, end in zip(bounds[:-1], bounds[1:], strict=True)]
+
+    def _read(self, kind: int, values: list[bytes]) -> tuple[Rows, list[Refusal]]:
+        return read_json(values, self._rules, self._overrides, want_ids=self._want_ids)
+
+    def _batch(self, rows: Rows, messages: Messages, start: int, batch_id: BatchId) -> Batch:
+        source = rows.message + start
+        return Batch(
+            batch_id=batch_id,
+            keys=rows.keys,
+            values=rows.values,
+            numeric=rows.numeric,
+            offsets=rows.offsets,
+            labels=rows.labels,
+            weights=rows.weights,
+            event_times_s=rows.times_s,
+            produced_s=messages.produced_s[source],
+            positions=messages.offsets[source],
+            ids=rows.ids,
+        )
+
+    def _dead_letter(self, refusal: Refusal, messages: Messages, start: int) -> DeadLetter:
+        offset = int(messages.offsets[start + refusal.message])
+        return DeadLetter(
+            self._source_name, messages.partition, offset, refusal.row, refusal.reason, refusal.value
+        )

@@ -1,0 +1,47 @@
+"""What both formats are read into: the columns of good records, and the bad ones with their reasons."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from learning.batch import TextColumn
+
+__all__ = ["Refusal", "Rows", "gather"]
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """One bad record: the message (its index) and row where it was, why, and its bytes; row None is the message."""
+
+    message: int
+    row: int | None
+    reason: str
+    value: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """Good records in order; columns as in learning.batch.Batch. `message[i]` is the index of record i's message."""
+
+    keys: NDArray[np.uint64]
+    values: NDArray[np.float32]
+    numeric: NDArray[np.bool_]
+    offsets: NDArray[np.int64]
+    labels: NDArray[np.float32]
+    weights: NDArray[np.float32]
+    times_s: NDArray[np.float64]
+    message: NDArray[np.int64]
+    ids: TextColumn | None
+
+
+def gather(starts: NDArray[Any], counts: NDArray[Any]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Indices that bring the stretches starts[i]:starts[i] + counts[i] one after another, and their new offsets."""
+    offsets = np.zeros(len(counts) + 1, np.int64)
+    np.cumsum(counts, out=offsets[1:])
+    return np.repeat(starts - offsets[:-1], counts) + np.arange(offsets[-1]), offsets

@@ -1,0 +1,169 @@
+"""Which columns of a file are numbers and which are categories, and rows brought into those types.
+
+The rule looks at the first 10,000 rows. In CSV a column is numeric if all values that are not missing are numbers or
+booleans; digits with a leading zero (zip codes, hashes) are no number, and one value that is none makes the whole
+column categorical, so that 1e345 among hexadecimal ids does not. In JSON lines and Parquet numbers and booleans are
+numeric and text is categorical, whatever it spells. A column without any value in the sample is categorical, which
+nothing can contradict. `as_numeric` and `as_categorical` outrank the rule. Missing are: in CSV an empty field, NA,
+N/A, nan, null and None; in JSON null; in Parquet null and NaN.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from cluster.config import FeaturesConfig, NumericConfig
+from cluster.file_rows import column_names, file_format, open_rows
+from cluster.records import SourceError
+
+__all__ = ["SAMPLE_ROWS", "FileSchema", "infer_features", "infer_schema"]
+
+SAMPLE_ROWS = 10_000
+
+NUMBER = r"^[+-]?((0|[1-9][0-9]*)(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+)?$"
+BOOLEAN = r"^(true|false|True|False|TRUE|FALSE)$"
+_VALUES_SHOWN_MAX = 5
+
+
+@dataclass(frozen=True, slots=True)
+class FileSchema:
+    """Roles and kinds of a file's columns; `numeric` and `categorical` are the features in the order of the file."""
+
+    path: Path
+    numeric: tuple[str, ...]
+    categorical: tuple[str, ...]
+    ignored: tuple[str, ...]
+    label: str
+    time: str | None = None
+    id: str | None = None
+    weight: str | None = None
+
+    @property
+    def columns(self) -> list[str]:
+        """The columns to read."""
+        roles = [name for name in (self.label, self.time, self.id, self.weight) if name is not None]
+        return [*self.numeric, *self.categorical, *roles]
+
+    def json_types(self) -> pa.Schema:
+        """What a JSON-lines file should hold; the time and the id may be numbers or texts, so they are read as text."""
+        numbers = [name for name in (*self.numeric, self.label, self.weight) if name is not None]
+        texts = [name for name in (*self.categorical, self.time, self.id) if name is not None]
+        return pa.schema([(name, pa.float64()) for name in numbers] + [(name, pa.string()) for name in texts])
+
+
+def infer_features(
+    path: str | Path, label: str, ignore: Iterable[str] = (), *, numeric: NumericConfig | None = None
+) -> FeaturesConfig:
+    """The `features` section of a pipeline that learns from this file. Raises SourceError."""
+    schema = infer_schema(Path(path), label=label, features=FeaturesConfig(ignore=tuple(ignore)))
+    return FeaturesConfig(
+        numeric=numeric or NumericConfig(),
+        as_numeric=schema.numeric,
+        as_categorical=schema.categorical,
+        ignore=tuple(ignore),
+    )
+
+
+def infer_schema(
+    path: Path,
+    *,
+    label: str,
+    features: FeaturesConfig,
+    time: str | None = None,
+    id_: str | None = None,
+    weight: str | None = None,
+) -> FileSchema:
+    """Kinds of all columns by the rule above. Raises SourceError: no such file or column, no usable label."""
+    names = column_names(path)
+    for role, name in (("label", label), ("time", time), ("id", id_), ("weight", weight)):
+        if name is not None and name not in names:
+            raise _no_column(path, role, name, names)
+    roles = {label, time, id_, weight}
+    wanted = [name for name in names if name not in roles and name not in features.ignore]
+    sample = _sample(path, [*wanted, label])
+    _check_label(path, label, sample.column(label))
+    is_csv = file_format(path)[0] in ("csv", "tsv")
+    numeric = {name for name in wanted if _is_numeric(path, name, sample.column(name), is_csv=is_csv)}
+    numeric = (numeric | set(features.as_numeric)) - set(features.as_categorical)
+    return FileSchema(
+        path=path,
+        numeric=tuple(name for name in wanted if name in numeric),
+        categorical=tuple(name for name in wanted if name not in numeric),
+        ignored=tuple(name for name in names if name in features.ignore),
+        label=label,
+        time=time,
+        id=id_,
+        weight=weight,
+    )
+
+
+def _sample(path: Path, columns: Sequence[str]) -> pa.Table:
+    parts: list[pa.RecordBatch] = []
+    rows = 0
+    for block in open_rows(path, list(columns)):
+        parts.append(block.columns)
+        rows += block.columns.num_rows
+        if rows >= SAMPLE_ROWS:
+            break
+    if not rows:
+        raise SourceError(f"{path} holds no rows; expected at least one record")
+    return pa.concat_tables([pa.Table.from_batches([part]) for part in parts], promote_options="permissive")[:SAMPLE_ROWS]
+
+
+def _no_column(path: Path, role: str, name: str, names: list[str]) -> SourceError:
+    close = difflib.get_close_matches(name, names, n=1, cutoff=0.3)
+    hint = f"did you mean {close[0]!r}?" if close else "name one of them"
+    shown = ", ".join(names[:20]) + (", ..." if len(names) > 20 else "")
+    return SourceError(f"{path} has no column {name!r}, which was named as the {role}; {hint} Columns: {shown}")
+
+
+def _is_numeric(path: Path, name: str, column: pa.ChunkedArray, *, is_csv: bool) -> bool:
+    kind = column.type
+    if pa.types.is_dictionary(kind):
+        kind = kind.value_type
+    if pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind) or pa.types.is_decimal(kind):
+        return True
+    if pa.types.is_temporal(kind) and file_format(path)[0] == "jsonl":
+        return False  # Arrow took texts for times
+    if not (pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_binary(kind) or pa.types.is_null(kind)):
+        raise SourceError(f"column {name!r} of {path} is of type {kind}, which is no number and no text; add it to ignore")
+    return is_csv and _all_numbers(column)
+
+
+def _all_numbers(column: pa.ChunkedArray) -> bool:
+    """True if there are values and all of them are spelt as numbers or booleans."""
+    values = column.drop_null()
+    if not len(values):
+        return False
+    return bool(pc.all(pc.match_substring_regex(values, f"{NUMBER}|{BOOLEAN}")).as_py())
+
+
+def _check_label(path: Path, label: str, column: pa.ChunkedArray) -> None:
+    """Labels are numbers or booleans; of texts only 'true' and 'false' are understood."""
+    kind = column.type
+    if pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind) or pa.types.is_decimal(kind):
+        return
+    is_text = pa.types.is_binary(kind) or pa.types.is_string(kind) or pa.types.is_large_string(kind)
+    values = column.drop_null()
+    if is_text and len(values):
+        understood = pc.match_substring_regex(values, f"{NUMBER}|{BOOLEAN}")
+        if pc.any(understood).as_py() and pc.mean(understood.cast(pa.float64())).as_py() > 0.5:
+            return  # the others are dead letters
+    if not len(values):
+        raise SourceError(f"column {label!r} of {path} holds no value in the first {SAMPLE_ROWS} rows; name the label")
+    seen = [_shown(value) for value in values.unique()[:_VALUES_SHOWN_MAX].to_pylist()]
+    raise SourceError(
+        f"the labels in column {label!r} of {path} should be numbers from 0 to 1, or true and false, "
+        f"but these values were seen: {', '.join(seen)}; make them numbers, or name another column as the label"
+    )
+
+
+def _shown(value: object) -> str:
+    text = value.decode(errors="replace") if isinstance(value, bytes) else str(value)
+    return repr(text[:40])

@@ -1,0 +1,138 @@
+"""JSON messages to rows: the compiled parser first, the judge for what it leaves over, and both put in order."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from cluster.decoded_rows import Refusal, Rows, gather
+from cluster.json_kernel import Columns, Names, Overrides, parse
+from cluster.json_records import BadRecord, Record, Rules, read_record
+from learning.batch import TextColumn
+from learning.keys import name_key
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+__all__ = ["overrides_of", "read_json"]
+
+_PADDING = bytes(16)
+_ENTRY_BYTES_MIN = 5  # `"":0,`: room for more entries than can come; memory that is not written is not taken
+
+
+def overrides_of(rules: Rules) -> Overrides:
+    """The rules as the kernel wants them."""
+    kinds = sorted((int(name_key(name)), kind) for name, kind in rules.kinds.items())
+    keys = np.array([key for key, _ in kinds], np.uint64)
+    overridden = np.array([kind for _, kind in kinds], np.uint8)
+    return Overrides(keys, overridden, len(keys), float(rules.label_min), float(rules.label_max))
+
+
+def read_json(
+    messages: Sequence[bytes], rules: Rules, overrides: Overrides, *, want_ids: bool
+) -> tuple[Rows, list[Refusal]]:
+    """Read messages of one JSON record each."""
+    data, columns = _parsed(messages, overrides)
+    kept, judged, refused = _judge(messages, columns, rules)
+    if judged:
+        columns, data = _spliced(columns, judged, data)
+    counts = np.diff(columns.ends, prepend=0)
+    offsets = np.zeros(len(kept) + 1, np.int64)
+    np.cumsum(counts[kept], out=offsets[1:])
+    entries = int(offsets[-1])
+    return Rows(
+        keys=columns.keys[:entries],
+        values=columns.values[:entries],
+        numeric=columns.numeric[:entries].view(np.bool_),
+        offsets=offsets,
+        labels=columns.labels[kept].astype(np.float32),
+        weights=columns.weights[kept].astype(np.float32),
+        times_s=columns.times_s[kept],
+        message=kept,
+        ids=_texts(data, columns.id_starts[kept], columns.id_ends[kept]) if want_ids else None,
+    ), refused
+
+
+def _parsed(messages: Sequence[bytes], overrides: Overrides) -> tuple[NDArray[np.uint8], Columns]:
+    n = len(messages)
+    joined = b"\0".join([*messages, _PADDING])
+    sizes = np.fromiter(map(len, messages), np.int64, n)
+    starts = np.zeros(n, np.int64)
+    np.cumsum(sizes[:-1] + 1, out=starts[1:])
+    columns = _room(n, len(joined) // _ENTRY_BYTES_MIN)
+    data = np.frombuffer(joined, np.uint8)
+    parse(data, starts, sizes, columns, Names.empty(), overrides)
+    return data, columns
+
+
+def _room(records: int, entries: int) -> Columns:
+    return Columns(
+        keys=np.empty(entries, np.uint64),
+        values=np.empty(entries, np.float32),
+        numeric=np.empty(entries, np.uint8),
+        ends=np.empty(records, np.int64),
+        labels=np.empty(records, np.float64),
+        weights=np.empty(records, np.float64),
+        times_s=np.empty(records, np.float64),
+        id_starts=np.empty(records, np.int64),
+        id_ends=np.empty(records, np.int64),
+        slow=np.empty(records, np.uint8),
+    )
+
+
+def _judge(
+    messages: Sequence[bytes], columns: Columns, rules: Rules
+) -> tuple[NDArray[np.int64], dict[int, Record], list[Refusal]]:
+    """Let the judge read what the kernel left over: (indices of good messages, its records, what it refused)."""
+    judged: dict[int, Record] = {}
+    refused = []
+    for i in np.flatnonzero(columns.slow).tolist():
+        try:
+            judged[i] = read_record(messages[i], rules)
+        except BadRecord as reason:
+            refused.append(Refusal(i, None, str(reason), messages[i]))
+    good = np.ones(len(messages), np.bool_)
+    good[[refusal.message for refusal in refused]] = False
+    return np.flatnonzero(good), judged, refused
+
+
+def _spliced(
+    columns: Columns, judged: dict[int, Record], data: NDArray[np.uint8]
+) -> tuple[Columns, NDArray[np.uint8]]:
+    """Put the judge's records in their places among the kernel's."""
+    places = np.fromiter(judged, np.int64, len(judged))
+    records = list(judged.values())
+    entries = [entry for record in records for entry in record.entries]
+    total = int(columns.ends[-1])
+    starts, counts = _inserted(columns, places, [len(record.entries) for record in records])
+    taken, offsets = gather(starts, counts)
+    texts = TextColumn.from_list([record.identity for record in records])
+    for field, name in ((columns.labels, "label"), (columns.weights, "weight"), (columns.times_s, "time_s")):
+        field[places] = [getattr(record, name) for record in records]
+    columns.id_starts[places] = texts.offsets[:-1] + len(data)
+    columns.id_ends[places] = texts.offsets[1:] + len(data)
+    return columns._replace(
+        keys=np.concatenate([columns.keys[:total], np.array([e.key for e in entries], np.uint64)])[taken],
+        values=np.concatenate([columns.values[:total], np.array([e.value for e in entries], np.float32)])[taken],
+        numeric=np.concatenate([columns.numeric[:total], np.array([e.numeric for e in entries], np.uint8)])[taken],
+        ends=offsets[1:],
+    ), np.concatenate([data, texts.data])
+
+
+def _inserted(
+    columns: Columns, places: NDArray[np.int64], sizes: list[int]
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Where each record's entries start and how many they are, with the judge's entries behind the kernel's."""
+    counts = np.diff(columns.ends, prepend=0)
+    starts = columns.ends - counts
+    counts[places] = sizes
+    starts[places] = columns.ends[-1] + np.cumsum([0, *sizes[:-1]])
+    return starts, counts
+
+
+def _texts(data: NDArray[np.uint8], starts: NDArray[np.int64], ends: NDArray[np.int64]) -> TextColumn:
+    taken, offsets = gather(starts, ends - starts)
+    return TextColumn(data[taken], offsets)

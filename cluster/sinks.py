@@ -1,0 +1,204 @@
+"""Where bad records and predictions go: dead letters to a file or topic, predictions to a topic.
+
+Both are written at least once: after a crash the stream is read again from the last snapshot, and what lies behind it
+is written a second time. A dead letter's place, and a prediction's id and version, tell repeats apart.
+"""
+
+from __future__ import annotations
+
+import base64
+import os
+from typing import IO, TYPE_CHECKING, Any, Protocol
+
+import orjson
+
+from cluster.kafka_sender import KafkaSender, ensure_topic
+from cluster.records import SourceError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from cluster.config import Pipeline
+    from cluster.records import DeadLetter
+    from learning.batch import Batch
+
+__all__ = [
+    "DeadLetterSink",
+    "FileDeadLetters",
+    "KafkaDeadLetters",
+    "PredictionSink",
+    "encode_dead_letter",
+    "encode_predictions",
+    "open_dead_letters",
+    "open_predictions",
+]
+
+
+class DeadLetterSink(Protocol):
+    """Takes bad records; they are durable after `flush`."""
+
+    def write(self, letters: list[DeadLetter]) -> None:
+        """Accept letters."""
+
+    def flush(self) -> None:
+        """Return when everything written is durable."""
+
+    def close(self) -> None:
+        """Flush and release; may be called twice."""
+
+
+def open_dead_letters(pipeline: Pipeline, folder: Path, worker: int) -> DeadLetterSink:
+    """The sink that a pipeline names: a topic of its Kafka, or `folder`/worker-N.jsonl, which is made when needed."""
+    config = pipeline.dead_letters
+    if config.topic is None:
+        return FileDeadLetters(folder / f"worker-{worker}.jsonl", config.value_bytes_max)
+    return KafkaDeadLetters(_sender(pipeline, config.topic, "dead_letters.topic"), config.value_bytes_max)
+
+
+def open_predictions(pipeline: Pipeline) -> PredictionSink | None:
+    """The topic for predictions, if the pipeline names one."""
+    topic = pipeline.predictions.topic
+    return None if topic is None else PredictionSink(_sender(pipeline, topic, "predictions.topic"))
+
+
+def _sender(pipeline: Pipeline, topic: str, key: str) -> KafkaSender:
+    source = pipeline.source
+    if source.kind != "kafka":
+        msg = f"{key} is {topic!r}, but the source is a file, so there is no Kafka to write to; remove {key}"
+        raise SourceError(msg)
+    if topic == source.topic:
+        raise SourceError(f"{key} is {topic!r}, which is also the source's topic; name another one")
+    ensure_topic(source, topic)
+    return KafkaSender(source, topic)
+
+
+class FileDeadLetters:
+    """Appends JSON lines to a file that exists only if there was something to write."""
+
+    def __init__(self, path: Path, value_bytes_max: int) -> None:
+        self._path = path
+        self._value_bytes_max = value_bytes_max
+        self._file: IO[bytes] | None = None
+
+    def write(self, letters: list[DeadLetter]) -> None:
+        """Append letters; they reach the disk with `flush`. Raises SourceError."""
+        if not letters:
+            return
+        lines = [encode_dead_letter(letter, self._value_bytes_max) for letter in letters]
+        try:
+            if self._file is None:
+                self._path.parent.mkdir(parents=True, exist_ok=True)
+                self._file = self._path.open("ab")
+            self._file.write(b"\n".join([*lines, b""]))
+        except OSError as error:
+            raise self._error(error) from error
+
+    def flush(self) -> None:
+        """Return when all lines are on the disk. Raises SourceError."""
+        if self._file is None:
+            return
+        try:
+            self._file.flush()
+            os.fsync(self._file.fileno())
+        except OSError as error:
+            raise self._error(error) from error
+
+    def close(self) -> None:
+        """Flush and close; may be called twice."""
+        if self._file is None:
+            return
+        try:
+            self.flush()
+        finally:
+            self._file.close()
+            self._file = None
+
+    def _error(self, error: OSError) -> SourceError:
+        return SourceError(
+            f"dead letters cannot be written to {self._path}: {error.strerror}; make room or give another run folder"
+        )
+
+
+class KafkaDeadLetters:
+    """Sends each letter as one JSON message, keyed by its place."""
+
+    def __init__(self, sender: KafkaSender, value_bytes_max: int) -> None:
+        self._sender = sender
+        self._value_bytes_max = value_bytes_max
+
+    def write(self, letters: list[DeadLetter]) -> None:
+        """Send letters. Raises DeliveryError if earlier ones could not be delivered."""
+        for letter in letters:
+            self._sender.send(encode_dead_letter(letter, self._value_bytes_max), key=letter.place.encode())
+
+    def flush(self) -> None:
+        """Return when all letters are confirmed. Raises DeliveryError."""
+        self._sender.flush()
+
+    def close(self) -> None:
+        """Flush and release; may be called twice."""
+        self._sender.close()
+
+
+class PredictionSink:
+    """Sends {"id", "prediction", "version"} for each record, keyed by id; without an id, by partition:offset."""
+
+    def __init__(self, sender: KafkaSender) -> None:
+        self._sender = sender
+
+    def write(self, batch: Batch, predictions: NDArray[np.float64], version: str) -> None:
+        """Send a batch's predictions. Raises DeliveryError if earlier ones could not be delivered."""
+        for key, value in encode_predictions(batch, predictions, version):
+            self._sender.send(value, key=key)
+
+    def flush(self) -> None:
+        """Return when all predictions are confirmed. Raises DeliveryError."""
+        self._sender.flush()
+
+    def close(self) -> None:
+        """Flush and release; may be called twice."""
+        self._sender.close()
+
+
+def encode_predictions(batch: Batch, predictions: NDArray[np.float64], version: str) -> list[tuple[bytes, bytes]]:
+    """Key and JSON message of each record of a batch; `predictions` f64 (n,)."""
+    assert len(predictions) == len(batch), f"{len(predictions)} predictions for {len(batch)} records"
+    ids = batch.ids.tolist() if batch.ids is not None else [""] * len(batch)
+    if not all(ids):
+        partition = batch.batch_id.partition
+        places = batch.positions.tolist()
+        ids = [identity or f"{partition}:{place}" for identity, place in zip(ids, places, strict=True)]
+    dumps = orjson.dumps
+    return [
+        (identity.encode(), dumps({"id": identity, "prediction": prediction, "version": version}))
+        for identity, prediction in zip(ids, predictions.tolist(), strict=True)
+    ]
+
+
+def encode_dead_letter(letter: DeadLetter, value_bytes_max: int) -> bytes:
+    """One JSON object; a value that is not UTF-8 goes as base64, a long one is cut and its full length kept."""
+    text, encoding = _as_text(letter.value[:value_bytes_max], whole=len(letter.value) <= value_bytes_max)
+    fields: dict[str, Any] = {
+        "place": letter.place,
+        "source": letter.source,
+        "partition": letter.partition,
+        "offset": letter.offset,
+        "row": letter.row,
+        "reason": letter.reason.encode("utf-8", "replace").decode(),
+        "value": text,
+        "encoding": encoding,
+        "value_bytes": len(letter.value),
+    }
+    return orjson.dumps(fields)
+
+
+def _as_text(value: bytes, *, whole: bool) -> tuple[str, str]:
+    try:
+        return value.decode(), "utf-8"
+    except UnicodeDecodeError as error:
+        if not whole and len(value) - error.start < 4 and error.reason == "unexpected end of data":
+            return value[: error.start].decode(), "utf-8"  # only the cut itself went through a character
+        return base64.b64encode(value).decode(), "base64"

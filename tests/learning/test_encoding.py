@@ -1,0 +1,96 @@
+"""Numbers are standardised in stream order, and statistics of parts merge to those of the whole."""
+
+from __future__ import annotations
+
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from learning.batch import Batch
+from learning.encoding import NumericEncoder, merge_stats
+from learning.keys import derived_key
+from tests.streams import COLUMNS, cut, stream
+
+
+def numbers(batch: Batch, column: int) -> np.ndarray:
+    """All raw values of a numeric column."""
+    return batch.values.reshape(-1, COLUMNS)[:, column].astype(np.float64)
+
+
+def test_each_number_becomes_its_z_score_so_far_and_a_bin_of_it() -> None:
+    """Record t is standardised by the mean and deviation of records 0..t."""
+    batch = stream(50)
+    encoded = NumericEncoder(clip=6.0, bins_per_sd=3.0).encode(batch)
+    assert encoded.entries == batch.entries + 2 * 50
+    raw = numbers(batch, 0)
+    for t in (1, 10, 49):
+        z = (raw[t] - raw[: t + 1].mean()) / raw[: t + 1].std()
+        at = encoded.offsets[t]
+        np.testing.assert_allclose(encoded.values[at], z, rtol=1e-4)
+        assert encoded.keys[at] == batch.keys[0]
+        assert encoded.keys[at + 1] == derived_key(batch.keys[0], int(np.floor(z * 3)))
+        assert encoded.values[at + 1] == 1.0
+
+
+@given(st.integers(1, 60))
+@settings(max_examples=20)
+def test_where_batches_are_cut_changes_no_bit(size: int) -> None:
+    """The encoder goes record by record."""
+    whole = stream(60)
+    expected = NumericEncoder().encode(whole)
+    encoder = NumericEncoder()
+    parts = [encoder.encode(part) for part in cut(whole, size)]
+    assert np.array_equal(np.concatenate([p.keys for p in parts]), expected.keys)
+    assert np.array_equal(np.concatenate([p.values for p in parts]), expected.values)
+
+
+def test_statistics_of_four_workers_merge_to_those_of_one() -> None:
+    """Chan's formula: count exact, mean and spread to 1e-12."""
+    whole = stream(4000)
+    one = NumericEncoder()
+    one.encode(whole)
+    states = []
+    for part in cut(whole, 1000):
+        encoder = NumericEncoder()
+        encoder.encode(part)
+        states.append(encoder.state())
+    keys, stats = merge_stats(states)
+    assert np.array_equal(keys, one.state()[0])
+    assert np.array_equal(stats[:, 0], one.state()[1][:, 0])
+    np.testing.assert_allclose(stats, one.state()[1], rtol=1e-12)
+
+
+def test_the_statistics_of_a_single_worker_pass_through_the_merge_to_the_bit() -> None:
+    """One worker must stay exact, also in what its snapshot says."""
+    encoder = NumericEncoder()
+    encoder.encode(stream(500))
+    keys, stats = merge_stats([encoder.state()])
+    assert np.array_equal(keys, encoder.state()[0])
+    assert np.array_equal(stats, encoder.state()[1])
+
+
+def test_scoring_leaves_the_statistics_alone() -> None:
+    """A frozen encoder neither counts nor gives rows to unknown features."""
+    encoder = NumericEncoder()
+    encoder.encode(stream(100))
+    before = encoder.state()
+    encoder.encode(stream(100, seed=9, columns=9), frozen=True)
+    assert np.array_equal(encoder.state()[1], before[1])
+
+
+def test_a_constant_column_is_zero_and_one_bin() -> None:
+    """No division by a deviation of zero."""
+    batch = stream(20)
+    constant = batch.with_entries(batch.keys, np.full_like(batch.values, 7.0), batch.offsets)
+    encoded = NumericEncoder(bins_per_sd=0).encode(
+        Batch(**{f: getattr(constant, f) for f in constant.__slots__} | {"numeric": batch.numeric})
+    )
+    assert np.all(encoded.values.reshape(-1, COLUMNS)[:, :2] == 0.0)
+
+
+def test_turned_off_the_encoder_passes_numbers_through() -> None:
+    """standardize: false and no bins learn the number as it came."""
+    batch = stream(20)
+    encoded = NumericEncoder(standardize=False, bins_per_sd=0).encode(batch)
+    assert np.array_equal(encoded.values, batch.values)
+    assert np.array_equal(encoded.keys, batch.keys)
