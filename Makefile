@@ -5,8 +5,9 @@
 
 VENV := .venv
 BIN := $(VENV)/bin
-PIP_INSTALL = $(BIN)/python -m pip install $(if $(VERBOSE),,-qq) --disable-pip-version-check -c constraints.txt
-CODE = $(wildcard learning actors cluster jobs tests benchmarks)
+PIP_QUIET = $(if $(VERBOSE),,-qq) --disable-pip-version-check
+PIP_INSTALL = $(BIN)/python -m pip install $(PIP_QUIET) -c constraints.txt
+CODE = $(foreach folder,learning actors cluster jobs tests benchmarks,$(if $(wildcard $(folder)/*.py),$(folder)))
 
 # To be set on the command line: ARGS goes to the program that is run, PYTHON names an interpreter, VERBOSE=1 shows pip.
 ARGS ?=
@@ -44,14 +45,15 @@ format: $(VENV)/.stamp-dev ## lay the code out as lint wants it, and let ruff me
 bench: $(VENV)/.stamp-dev ## the measurements of docs/ on this machine
 	@exec $(BIN)/python -m benchmarks $(ARGS)
 
-constraints: $(VENV)/.stamp-venv ## resolve the dependencies anew and write constraints.txt (its header stays)
+constraints: $(VENV)/.stamp-venv ## resolve all versions anew, except torch's, and write constraints.txt
 	@echo 'Resolving all dependencies in a fresh environment: about 3 minutes.'
 	@set -e; fresh=$$(mktemp -d); trap 'rm -rf "$$fresh"' EXIT; trap 'exit 130' INT TERM; \
+	grep '^torch==' constraints.txt > "$$fresh/torch"; \
 	$(BIN)/python -m venv "$$fresh/venv"; \
-	"$$fresh/venv/bin/python" -m pip install $(if $(VERBOSE),,-qq) --disable-pip-version-check '.[dev]'; \
-	sed '/^[^#]/,$$d' constraints.txt > "$$fresh/new"; \
+	"$$fresh/venv/bin/python" -m pip install $(PIP_QUIET) -c "$$fresh/torch" '.[dev]'; \
 	"$$fresh/venv/bin/python" -m pip freeze --all --exclude pip --exclude millrace > "$$fresh/frozen"; \
-	sed 's/+[a-z0-9.]*$$//' "$$fresh/frozen" >> "$$fresh/new"; \
+	sed '/^[^#]/,$$d' constraints.txt > "$$fresh/new"; \
+	sed -e 's/+[a-z0-9.]*$$//' -e '/^nvidia-/d' -e '/^cuda-/d' -e '/^triton==/d' "$$fresh/frozen" >> "$$fresh/new"; \
 	cp "$$fresh/new" constraints.txt
 	@echo 'constraints.txt is written. Run make test before you commit it.'
 

@@ -21,7 +21,7 @@ from learning.keys import name_key, number_text, value_key, xxh64
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["Features", "doubles", "is_number", "is_text", "plain", "text_buffers", "valid"]
+__all__ = ["Features", "doubles", "is_number", "is_text", "text_buffers", "valid"]
 
 _STRIDE = 512  # records; a row of a matrix is 9 elements longer, so that columns do not share cache sets
 
@@ -48,25 +48,33 @@ class Features:
             bad=np.zeros(records, np.bool_),
         )
 
-    def fill(self, j: int, name: str, column: pa.Array, kind: int) -> None:
+    def fill(self, j: int, name: str, column: pa.ChunkedArray, kind: int) -> None:
         """Read column j, whose type `is_number` or `is_text`; `kind` is one of AS_FOUND and its like."""
-        n = len(column)
-        key = name_key(name)
-        self.names[j] = key
-        present = valid(column)
+        self.names[j] = name_key(name)
+        self.numeric[j] = kind != AS_CATEGORICAL and is_number(_value_type(column.type))
+        start = 0
+        # Chunks are joined to save calls, but joining dictionaries costs more than reading them one by one.
+        for chunk in column.chunks if pa.types.is_dictionary(column.type) else [column.combine_chunks()]:
+            self._fill(j, chunk, kind, slice(start, start + len(chunk)))
+            start += len(chunk)
+
+    def _fill(self, j: int, column: pa.Array, kind: int, records: slice) -> None:
+        if pa.types.is_dictionary(column.type) and not is_text(column.type):
+            column = column.dictionary_decode()
+        present, bad, name = valid(column), self.bad[records], self.names[j]
         if is_number(column.type):
             numbers = doubles(column)
-            self.bad[:] |= present & ~(np.abs(numbers) < FLOAT32_BOUND)
-            self.numeric[j] = kind != AS_CATEGORICAL
+            bad |= present & ~(np.abs(numbers) < FLOAT32_BOUND)
             if self.numeric[j]:
-                self.payload[j, :n].view(np.float64)[:] = numbers
+                self.payload[j, records].view(np.float64)[:] = numbers
             else:
-                self.payload[j, :n] = _number_keys(numbers, present & ~self.bad, key, pa.types.is_boolean(column.type))
+                boolean = pa.types.is_boolean(column.type)
+                self.payload[j, records] = _number_keys(numbers, present & ~bad, name, boolean=boolean)
         elif kind == AS_NUMERIC:
-            self.bad[:] |= present
+            bad |= present
         else:
-            present &= _text_keys(column, present, key, self.payload[j, :n])
-        self.present[j, :n] = present
+            present &= _text_keys(column, present, name, self.payload[j, records])
+        self.present[j, records] = present
 
     def entries(self) -> tuple[NDArray[np.uint64], NDArray[np.float32], NDArray[np.bool_], NDArray[np.int64]]:
         """Keys, values, numeric and offsets of the records that are not bad."""
@@ -87,17 +95,12 @@ def is_number(kind: pa.DataType) -> bool:
 
 def is_text(kind: pa.DataType) -> bool:
     """Whether a column of this type is read as categories."""
-    t = pa.types
-    if t.is_dictionary(kind):
-        return is_text(kind.value_type)
-    return bool(t.is_string(kind) or t.is_large_string(kind) or t.is_string_view(kind))
+    kind = _value_type(kind)
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
 
 
-def plain(column: pa.Array) -> pa.Array:
-    """The column in one of the layouts that are read here: dictionaries of anything but text are unpacked."""
-    if pa.types.is_dictionary(column.type) and not is_text(column.type):
-        return column.dictionary_decode()
-    return column
+def _value_type(kind: pa.DataType) -> pa.DataType:
+    return kind.value_type if pa.types.is_dictionary(kind) else kind
 
 
 def valid(column: pa.Array) -> NDArray[np.bool_]:
@@ -108,7 +111,7 @@ def valid(column: pa.Array) -> NDArray[np.bool_]:
 
 
 def doubles(column: pa.Array) -> NDArray[np.float64]:
-    """A number column as float64, exactly as JSON would bring it; elements that are null hold anything finite."""
+    """A number column as float64, exactly as JSON would bring it; elements that are null hold anything."""
     kind = column.type
     if pa.types.is_null(kind):
         return np.zeros(len(column))
@@ -116,13 +119,12 @@ def doubles(column: pa.Array) -> NDArray[np.float64]:
         column = column.cast(pa.uint8())
     elif pa.types.is_decimal(kind):
         column = column.cast(pa.string()).cast(pa.float64())  # by way of text, the result is the nearest double
-    if column.null_count:
-        column = column.fill_null(0)
-    return np.asarray(column.to_numpy(zero_copy_only=False), np.float64)
+    with np.errstate(invalid="ignore"):  # a signalling NaN is found and refused later, like any other
+        return np.asarray(column.to_numpy(zero_copy_only=False), np.float64)
 
 
 def _number_keys(
-    numbers: NDArray[np.float64], wanted: NDArray[np.bool_], name: np.uint64, boolean: bool
+    numbers: NDArray[np.float64], wanted: NDArray[np.bool_], name: np.uint64, *, boolean: bool
 ) -> NDArray[np.uint64]:
     """Keys of numbers that are used as categories; zero where they are not wanted."""
     distinct, which = np.unique(np.where(wanted, numbers, 0.0), return_inverse=True)
@@ -150,8 +152,6 @@ def _text_keys(
 
 def text_buffers(column: pa.Array) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
     """Bytes of all texts, and the n + 1 places in them where the texts begin and end."""
-    if pa.types.is_string_view(column.type):
-        column = column.cast(pa.large_string())
     width = np.int64 if pa.types.is_large_string(column.type) else np.int32
     _, places, data = column.buffers()
     if len(column) == 0 or places is None:

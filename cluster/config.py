@@ -99,7 +99,7 @@ class FtrlLearnerConfig(_Section):
     """FTRL-Proximal logistic regression (McMahan et al., KDD 2013); labels in [0, 1]."""
 
     kind: Literal["ftrl"] = "ftrl"
-    alpha: PositiveFloat = 0.05
+    alpha: PositiveFloat = 0.1
     beta: Annotated[float, Field(ge=0)] = 1.0
     l1: Annotated[float, Field(ge=0)] = 0.0
     l2: Annotated[float, Field(ge=0)] = 0.0

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from cluster.arrow_records import read_arrow
 from cluster.json_records import Rules
 from cluster.json_rows import overrides_of, read_json
 from cluster.decoded_rows import Refusal, Rows
@@ -54,8 +55,8 @@ class Decoder:
         first_offset = int(messages.offsets[0]) if len(messages.offsets) else messages.next_offset
         batch_id = BatchId(messages.partition, first_offset, messages.next_offset)
         for kind, start, end in self._runs(messages.values):
-            rows, refused = self._read(kind, messages.values[start:end])
-            batches.append(self._batch(rows, messages, start, batch_id))
+            parts, refused = self._read(kind, messages.values[start:end])
+            batches += [self._batch(rows, messages, start, batch_id) for rows in parts]
             dead += [self._dead_letter(refusal, messages, start) for refusal in refused]
         return Decoded(Batch.concat(batch_id, batches), dead)
 
@@ -67,8 +68,14 @@ class Decoder:
         bounds = [0, *(np.flatnonzero(np.diff(kinds)) + 1).tolist(), n] if n else []
         return [(int(kinds[start]), start, end) for start, end in zip(bounds[:-1], bounds[1:], strict=True)]
 
-    def _read(self, kind: int, values: list[bytes]) -> tuple[Rows, list[Refusal]]:
-        return read_json(values, self._rules, self._overrides, want_ids=self._want_ids)
+    def _read(self, kind: int, values: list[bytes]) -> tuple[list[Rows], list[Refusal]]:
+        if kind == _TOO_LONG:
+            limit = f"more than the {self._message_bytes_max} of message_bytes_max; send smaller messages or raise it"
+            return [], [Refusal(i, None, f"the message has {len(v)} bytes, {limit}", v) for i, v in enumerate(values)]
+        if kind == _ARROW:
+            return read_arrow(values, self._rules, want_ids=self._want_ids)
+        rows, refused = read_json(values, self._rules, self._overrides, want_ids=self._want_ids)
+        return [rows], refused
 
     def _batch(self, rows: Rows, messages: Messages, start: int, batch_id: BatchId) -> Batch:
         source = rows.message + start

@@ -1,10 +1,12 @@
-"""Rows of a file brought into the shape of an Arrow message: features, label, ts, id and weight.
+"""Rows of a file brought into the shape of an Arrow message: feature columns, `label`, `ts`, `id` and `weight`.
 
 From here on a file's rows go the same way as Kafka's Arrow messages, so both formats and JSON agree.
 """
 
 from __future__ import annotations
 
+import math
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -26,23 +28,18 @@ _VALUE_SHOWN_CHARS_MAX = 80
 
 
 def to_message(block: RowBlock, schema: FileSchema) -> RowBlock:
-    """The block's rows as columns `features` (a struct), `label`, and `ts`, `id`, `weight` where the file has them.
+    """The block's rows as feature columns, `label`, and `ts`, `id`, `weight` where the file has them.
 
     A value that contradicts its column's kind (text in a numeric column, bytes that are no UTF-8) makes a bad row.
     """
     columns = block.columns
     objections = _Objections(columns.num_rows)
-    features = [_column(columns, name, objections, numeric=True) for name in schema.numeric]
-    features += [_column(columns, name, objections, numeric=False) for name in schema.categorical]
-    names = [*schema.numeric, *schema.categorical]
-    fields: dict[str, pa.Array] = {
-        "features": pa.StructArray.from_arrays(features, names=names)
-        if names
-        else pa.array([{}] * columns.num_rows, pa.struct([])),
-        "label": _column(columns, schema.label, objections, numeric=True),
+    fields = {
+        name: _column(columns, name, objections, numeric=name in schema.numeric) for name in schema.features
     }
+    fields["label"] = _column(columns, schema.label, objections, numeric=True)
     if schema.time is not None:
-        fields["ts"] = _time(_column(columns, schema.time, objections, numeric=False))
+        fields["ts"] = _times(schema.time, _column(columns, schema.time, objections, numeric=False), objections)
     if schema.id is not None:
         fields["id"] = _identity(_column(columns, schema.id, objections, numeric=False))
     if schema.weight is not None:
@@ -145,14 +142,33 @@ def _numbers(name: str, values: pa.Array, objections: _Objections) -> pa.Array:
         return pc.if_else(boolean, truth, pc.if_else(number, values, None).cast(pa.float64()))
 
 
-def _time(values: pa.Array) -> pa.Array:
-    """Unix seconds where all texts are numbers; otherwise as they are (ISO 8601 texts, Arrow timestamps)."""
+def _times(name: str, values: pa.Array, objections: _Objections) -> pa.Array:
+    """Unix seconds; texts are numbers or ISO 8601 times (UTC where they name no zone), Arrow's own types stay."""
     if not pa.types.is_string(values.type):
         return values
+    for kind in (pa.float64(), pa.timestamp("us"), pa.timestamp("us", "UTC")):
+        try:
+            times = values.cast(kind)
+        except pa.ArrowInvalid:
+            continue
+        return times if kind == pa.float64() else pc.divide(times.cast(pa.int64()).cast(pa.float64()), 1e6)
+    times_s = [None if value is None else _time_s(value) for value in values.to_pylist()]
+    wrong = np.array([time_s is not None and math.isnan(time_s) for time_s in times_s], np.bool_)
+    objections.add(wrong, values, f"column {name!r} should hold unix seconds or ISO 8601 times, but holds")
+    return pa.array(times_s, pa.float64())
+
+
+def _time_s(text: str) -> float:
+    """Unix seconds of one text; NaN if it is no time."""
     try:
-        return values.cast(pa.float64())
-    except pa.ArrowInvalid:
-        return values
+        return float(text)
+    except ValueError:
+        pass
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        return math.nan
+    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
 
 
 def _identity(values: pa.Array) -> pa.Array:

@@ -4,7 +4,8 @@ The rule looks at the first 10,000 rows. In CSV a column is numeric if all value
 booleans; digits with a leading zero (zip codes, hashes) are no number, and one value that is none makes the whole
 column categorical, so that 1e345 among hexadecimal ids does not. In JSON lines and Parquet numbers and booleans are
 numeric and text is categorical, whatever it spells. A column without any value in the sample is categorical, which
-nothing can contradict. `as_numeric` and `as_categorical` outrank the rule. Missing are: in CSV an empty field, NA,
+nothing can contradict. `as_numeric` and `as_categorical` outrank the rule.
+Missing are: in CSV an empty field, NA,
 N/A, nan, null and None; in JSON null; in Parquet null and NaN.
 """
 
@@ -28,17 +29,17 @@ SAMPLE_ROWS = 10_000
 
 NUMBER = r"^[+-]?((0|[1-9][0-9]*)(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+)?$"
 BOOLEAN = r"^(true|false|True|False|TRUE|FALSE)$"
+MESSAGE_FIELDS = ("label", "ts", "id", "weight")
 _VALUES_SHOWN_MAX = 5
 
 
 @dataclass(frozen=True, slots=True)
 class FileSchema:
-    """Roles and kinds of a file's columns; `numeric` and `categorical` are the features in the order of the file."""
+    """Roles and kinds of a file's columns; `features` are in the order of the file, and `numeric` some of them."""
 
     path: Path
-    numeric: tuple[str, ...]
-    categorical: tuple[str, ...]
-    ignored: tuple[str, ...]
+    features: tuple[str, ...]
+    numeric: frozenset[str]
     label: str
     time: str | None = None
     id: str | None = None
@@ -48,12 +49,22 @@ class FileSchema:
     def columns(self) -> list[str]:
         """The columns to read."""
         roles = [name for name in (self.label, self.time, self.id, self.weight) if name is not None]
-        return [*self.numeric, *self.categorical, *roles]
+        return [*self.features, *roles]
+
+    def as_config(self, numeric: NumericConfig) -> FeaturesConfig:
+        """The `features` section of a pipeline that says what was inferred here."""
+        return FeaturesConfig(
+            numeric=numeric,
+            as_numeric=tuple(name for name in self.features if name in self.numeric),
+            as_categorical=tuple(name for name in self.features if name not in self.numeric),
+        )
 
     def json_types(self) -> pa.Schema:
         """What a JSON-lines file should hold; the time and the id may be numbers or texts, so they are read as text."""
-        numbers = [name for name in (*self.numeric, self.label, self.weight) if name is not None]
-        texts = [name for name in (*self.categorical, self.time, self.id) if name is not None]
+        numeric = [name for name in self.features if name in self.numeric]
+        numbers = [name for name in (*numeric, self.label, self.weight) if name is not None]
+        categorical = [name for name in self.features if name not in self.numeric]
+        texts = [name for name in (*categorical, self.time, self.id) if name is not None]
         return pa.schema([(name, pa.float64()) for name in numbers] + [(name, pa.string()) for name in texts])
 
 
@@ -62,12 +73,7 @@ def infer_features(
 ) -> FeaturesConfig:
     """The `features` section of a pipeline that learns from this file. Raises SourceError."""
     schema = infer_schema(Path(path), label=label, features=FeaturesConfig(ignore=tuple(ignore)))
-    return FeaturesConfig(
-        numeric=numeric or NumericConfig(),
-        as_numeric=schema.numeric,
-        as_categorical=schema.categorical,
-        ignore=tuple(ignore),
-    )
+    return schema.as_config(numeric or NumericConfig()).model_copy(update={"ignore": tuple(ignore)})
 
 
 def infer_schema(
@@ -81,26 +87,34 @@ def infer_schema(
 ) -> FileSchema:
     """Kinds of all columns by the rule above. Raises SourceError: no such file or column, no usable label."""
     names = column_names(path)
-    for role, name in (("label", label), ("time", time), ("id", id_), ("weight", weight)):
+    # As in messages, `ts`, `id` and `weight` mean what they say unless the pipeline names other columns.
+    given = {"label": label, "time": time, "id": id_, "weight": weight}
+    for role, usual in (("time", "ts"), ("id", "id"), ("weight", "weight")):
+        if given[role] is None and usual in names and usual not in features.ignore:
+            given[role] = usual
+    for role, name in given.items():
         if name is not None and name not in names:
             raise _no_column(path, role, name, names)
-    roles = {label, time, id_, weight}
-    wanted = [name for name in names if name not in roles and name not in features.ignore]
+    wanted = [name for name in names if name not in given.values() and name not in features.ignore]
+    _check_names(path, wanted, label)
     sample = _sample(path, [*wanted, label])
     _check_label(path, label, sample.column(label))
     is_csv = file_format(path)[0] in ("csv", "tsv")
     numeric = {name for name in wanted if _is_numeric(path, name, sample.column(name), is_csv=is_csv)}
     numeric = (numeric | set(features.as_numeric)) - set(features.as_categorical)
     return FileSchema(
-        path=path,
-        numeric=tuple(name for name in wanted if name in numeric),
-        categorical=tuple(name for name in wanted if name not in numeric),
-        ignored=tuple(name for name in names if name in features.ignore),
-        label=label,
-        time=time,
-        id=id_,
-        weight=weight,
+        path, tuple(wanted), frozenset(numeric), label, time=given["time"], id=given["id"], weight=given["weight"]
     )
+
+
+def _check_names(path: Path, wanted: list[str], label: str) -> None:
+    """A feature called like a message's own field could not be told from it."""
+    taken = [name for name in wanted if name in MESSAGE_FIELDS]
+    if taken:
+        raise SourceError(
+            f"{path} has a column {taken[0]!r} beside the label {label!r}, but the names {', '.join(MESSAGE_FIELDS)} "
+            f"are a record's own; add {taken[0]} to the ignored features, or rename it"
+        )
 
 
 def _sample(path: Path, columns: Sequence[str]) -> pa.Table:
@@ -120,7 +134,7 @@ def _no_column(path: Path, role: str, name: str, names: list[str]) -> SourceErro
     close = difflib.get_close_matches(name, names, n=1, cutoff=0.3)
     hint = f"did you mean {close[0]!r}?" if close else "name one of them"
     shown = ", ".join(names[:20]) + (", ..." if len(names) > 20 else "")
-    return SourceError(f"{path} has no column {name!r}, which was named as the {role}; {hint} Columns: {shown}")
+    return SourceError(f"{path} has no column {name!r}, which was named as the {role}; {hint}. Columns: {shown}")
 
 
 def _is_numeric(path: Path, name: str, column: pa.ChunkedArray, *, is_csv: bool) -> bool:

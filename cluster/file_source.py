@@ -58,7 +58,7 @@ def encode_arrow(columns: pa.RecordBatch) -> bytes:
     sink = pa.BufferOutputStream()
     with pa.ipc.new_stream(sink, columns.schema) as writer:
         writer.write_batch(columns)
-    return sink.getvalue().to_pybytes()
+    return bytes(sink.getvalue())
 
 
 class FileSource:
@@ -91,9 +91,7 @@ class FileSource:
         self._partitions = partitions
         self._decoder = Decoder(
             config.path,
-            features.model_copy(
-                update={"as_numeric": self._schema.numeric, "as_categorical": self._schema.categorical, "ignore": ()}
-            ),
+            self._schema.as_config(features.numeric),
             label_min=label_min,
             label_max=label_max,
             want_ids=want_ids,
@@ -207,7 +205,8 @@ class FileSource:
     def _placed(self, decoded: Decoded, message: RowBlock, batch_id: BatchId) -> Decoded:
         """The decoder saw one message; here its records get their row numbers as offsets."""
         refused = [letter.row for letter in decoded.dead if letter.row is not None]
-        assert len(refused) == len(decoded.dead), "the decoder refused a whole block, which was encoded here"
+        if len(refused) < len(decoded.dead):  # all rows for the same reason: a column's type, not a record's value
+            raise SourceError(f"{self._schema.path} cannot be learnt: {decoded.dead[0].reason}")
         kept = np.delete(message.rows, refused)
         dead = [replace(letter, offset=int(message.rows[row]), row=None) for letter, row in zip(decoded.dead, refused, strict=True)]
         dead += [self._dead_letter(bad, batch_id.partition) for bad in message.bad]

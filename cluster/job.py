@@ -2,28 +2,32 @@
 
 from __future__ import annotations
 
+import math
 import time
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from actors.ports import SourceError, StoreError
 from cluster.assembly import WorkerSpec
+from cluster.file_schema import infer_schema
 from cluster.figures import Figures, metric_points
-from cluster.progress import ProgressLine, number, summary_table
+from cluster.progress import ProgressLine, number, shown_path, summary_table
 from cluster.registry import RunLog
 from cluster.stream import describe_source
 from cluster.supervise import ClusterPort, Supervisor
 from cluster.warm import warm_up
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
     from rich.console import Console
 
     from actors.coordinator import Status
     from cluster.config import Pipeline
 
-__all__ = ["JobError", "JobResult", "run_job", "show_result"]
+__all__ = ["JobError", "JobResult", "run_job", "show_metrics", "show_result"]
 
 _REGISTER_TIMEOUT_S = 120.0
 
@@ -46,13 +50,16 @@ class JobResult:
     version: int | None
 
 
-def run_job(pipeline: Pipeline, console: Console, *, local: bool = False) -> JobResult:
+def run_job(
+    pipeline: Pipeline, console: Console, *, local: bool = False, on_ready: Callable[[], None] | None = None
+) -> JobResult:
     """Run a pipeline to its end.
 
     Args:
         pipeline: what to learn.
         console: where progress goes.
         local: one worker over a `LocalStore` in this process instead of actors on Ray.
+        on_ready: called once all actors stand and before the first record is read.
 
     Raises:
         JobError: for everything that the user can mend, and for deaths of actors.
@@ -60,14 +67,18 @@ def run_job(pipeline: Pipeline, console: Console, *, local: bool = False) -> Job
     """
     name = f"{pipeline.name}-{time.strftime('%Y%m%d-%H%M%S')}"
     try:
+        pipeline = resolved(pipeline)
         specs = _worker_specs(pipeline, Path(pipeline.snapshots.path) / name, local=local)
         log = RunLog(say=lambda sentence: console.print(f"[yellow]{sentence}[/]", highlight=False))
         if pipeline.mlflow.enabled:
             log.start(pipeline.model_dump(mode="json"), name)
-        warm_up()
         status = "FAILED"
         try:
-            with _cluster(pipeline, specs, local=local) as cluster:
+            with console.status("compiling kernels (half a minute, the first time only)"):
+                warm_up()
+            with _started(pipeline, specs, console, local=local) as cluster:
+                if on_ready is not None:
+                    on_ready()
                 result = _supervise(cluster, pipeline, specs, log, console, name)
             status = "FINISHED"
         finally:
@@ -93,6 +104,31 @@ def _worker_specs(pipeline: Pipeline, run_folder: Path, *, local: bool) -> list[
         )
         for worker in range(workers)
     ]
+
+
+@contextmanager
+def _started(
+    pipeline: Pipeline, specs: list[WorkerSpec], console: Console, *, local: bool
+) -> Iterator[ClusterPort]:
+    with ExitStack() as stack:
+        with console.status("starting" if local else "starting actors on Ray"):
+            cluster = stack.enter_context(_cluster(pipeline, specs, local=local))
+        yield cluster
+
+
+def resolved(pipeline: Pipeline) -> Pipeline:
+    """The pipeline as it will run and be recorded: a file's feature kinds are inferred and written down."""
+    source = pipeline.source
+    if source.kind != "file":
+        return pipeline
+    schema = infer_schema(
+        Path(source.path), label=source.label, features=pipeline.features,
+        time=source.time, id_=source.id, weight=source.weight,
+    )  # fmt: skip
+    features = schema.as_config(pipeline.features.numeric)
+    return pipeline.model_copy(
+        update={"features": features.model_copy(update={"ignore": pipeline.features.ignore})}
+    )
 
 
 def _cluster(pipeline: Pipeline, specs: list[WorkerSpec], *, local: bool) -> AbstractContextManager[ClusterPort]:
@@ -157,13 +193,25 @@ def show_result(result: JobResult, console: Console) -> None:
     """Print the summary of a finished job."""
     figures, status = result.figures, result.figures.status
     rows = [
-        ("records", f"{status.records:,} read, {status.records - status.dead:,} learnt, {status.dead:,} dead letters"),
+        ("records", f"{status.records:,} read = {status.metrics.records:,} learnt + {status.dead:,} dead letters"),
         ("time", f"{result.seconds:.1f} s, {status.records / result.seconds:,.0f} records/s"),
         *[(name.replace("_", " "), number(value)) for name, value in figures.since_start.items()],
-        ("produced to learnt", f"p50 {number(figures.delay_p50_s, 2)} s, p99 {number(figures.delay_p99_s, 2)} s"),
-        ("snapshot", str(result.snapshot)),
+    ]
+    if not math.isnan(figures.delay_p50_s):
+        rows.append(("produced to learnt", f"p50 {figures.delay_p50_s:.2f} s, p99 {figures.delay_p99_s:.2f} s"))
+    rows += [
+        ("snapshot", shown_path(result.snapshot)),
         ("model version", f"{result.model} v{result.version}" if result.version else "not registered"),
-        ("MLflow run", result.run_id or "not recorded"),
+        ("MLflow run", f"{result.name} ({result.run_id})" if result.run_id else "not recorded"),
     ]
     console.print()
     console.print(summary_table(result.name, rows))
+
+
+def show_metrics(title: str, metrics: dict[str, float], console: Console) -> None:
+    """Print metrics by name."""
+    shown = [
+        (name.replace("_", " "), f"{value:,}" if isinstance(value, int) else number(value))
+        for name, value in metrics.items()
+    ]
+    console.print(summary_table(title, shown))

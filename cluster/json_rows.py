@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from cluster.decoded_rows import Refusal, Rows, gather
-from cluster.json_kernel import Columns, Names, Overrides, parse
+from cluster.json_features import Names, Overrides
+from cluster.json_kernel import Columns, parse
 from cluster.json_records import BadRecord, Record, Rules, read_record
 from learning.batch import TextColumn
 from learning.keys import name_key

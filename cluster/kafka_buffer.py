@@ -22,19 +22,25 @@ __all__ = ["BATCH_BYTES_MAX", "PartitionBuffer", "message_rows"]
 BATCH_BYTES_MAX = 64 * 2**20
 """A batch is also full at this many bytes, so that a few huge messages do not need a batch's worth of memory each."""
 
-_ARROW_START = b"\xff\xff\xff\xff"
-"""Every Arrow IPC stream starts so; no UTF-8 text, hence no JSON, does."""
+_ARROW_STREAM, _ARROW_FILE = b"\xff\xff\xff\xff", b"ARROW1"
+"""How Arrow IPC messages begin; no JSON does."""
 
 
 def message_rows(value: bytes) -> int:
-    """Records in one message: the rows of an Arrow stream, otherwise one; an unreadable message counts as one."""
-    if not value.startswith(_ARROW_START):
-        return 1
+    """Records in one message: the rows of an Arrow message, otherwise one; an unreadable message counts as one."""
     try:
-        with pa.ipc.open_stream(value) as stream:
-            return sum(batch.num_rows for batch in stream)
+        if value.startswith(_ARROW_STREAM):
+            with pa.ipc.open_stream(value) as stream:
+                return sum(batch.num_rows for batch in stream)
+        if value.startswith(_ARROW_FILE):
+            with pa.ipc.open_file(value) as file:
+                return sum(file.get_batch(i).num_rows for i in range(file.num_record_batches))
     except (pa.ArrowException, OSError, ValueError):
         return 1
+    return 1
+
+
+_ARROW_BEGINS = (_ARROW_STREAM[:1], _ARROW_FILE[:1])
 
 
 @dataclass(slots=True)
@@ -48,7 +54,7 @@ class _Piece:
     @classmethod
     def of(cls, chunk: Chunk) -> _Piece:
         rows_after = None
-        if any(value[:1] == b"\xff" for value in chunk.values):
+        if any(value[:1] in _ARROW_BEGINS for value in chunk.values):
             rows_after = np.cumsum([message_rows(value) for value in chunk.values])
         return cls(chunk, rows_after, chunk.bytes)
 

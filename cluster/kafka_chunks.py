@@ -147,7 +147,7 @@ def _legacy_chunk(batch: Any) -> Chunk:
     return Chunk(offsets, _seconds(times_ms), [bytes(record.value or b"") for record in records], batch.next_offset)
 
 
-@njit(inline="always")  # type: ignore[untyped-decorator]
+@njit(inline="always")
 def _varint(data, at):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
     """Zigzag varint at data[at:] -> (value, position behind it); past the end it reads as 0 and moves on."""
     raw, shift = np.uint64(0), np.uint64(0)
@@ -161,7 +161,7 @@ def _varint(data, at):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
     return np.int64(raw >> np.uint64(1)) ^ -np.int64(raw & np.uint64(1)), at
 
 
-@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@njit(cache=True, nogil=True)
 def _split_records(data, at, fields):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
     """Fill `fields` (4, n) i64: offset delta, time delta (ms), value start, value stop; False if a record is torn.
 

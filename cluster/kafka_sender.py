@@ -121,6 +121,12 @@ class KafkaSender:
         finally:
             self._producer.close(timeout=1)
 
+    def abandon(self, timeout_s: float = 1.0) -> None:
+        """Release the connections; what is not confirmed yet may be lost. Does nothing after `close`."""
+        if not self._closed:
+            self._closed = True
+            self._producer.close(timeout=timeout_s)
+
     def _settle(self, bytes_left: int, timeout_s: float) -> None:
         """Wait for the oldest messages until only `bytes_left` are under way."""
         deadline_s = time.monotonic() + timeout_s

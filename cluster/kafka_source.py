@@ -198,7 +198,7 @@ class KafkaSource:
         return len(self._ready) < READY_BATCHES_MAX and self._next_buffer(short=not self._ready) is not None
 
     def _pause_full(self) -> int:
-        """Pause partitions with a full buffer or nothing left to fetch, resume the half empty; returns how many pause."""
+        """Pause partitions that are full or fetched to their end, resume the half empty; returns how many pause."""
         paused = {topic_partition.partition for topic_partition in self._consumer.paused()}
         for buffer in self._buffers:
             topic_partition = self._topic_partitions[buffer.partition]

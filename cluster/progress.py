@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 
     from cluster.figures import Figures
 
-__all__ = ["ProgressLine", "number", "summary_table"]
+__all__ = ["ProgressLine", "number", "shown_path", "summary_table"]
 
 _PLAIN_INTERVAL_S = 2.0
 
@@ -23,6 +24,11 @@ _PLAIN_INTERVAL_S = 2.0
 def number(value: float, digits: int = 4) -> str:
     """A figure for people: fixed digits, and a dash where it is undefined."""
     return "-" if math.isnan(value) else f"{value:.{digits}f}"
+
+
+def shown_path(path: Path) -> str:
+    """A path as a person would type it: relative to the working folder where it lies below it."""
+    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
 
 
 class ProgressLine:

@@ -35,7 +35,7 @@ DESCRIBE_TIMEOUT_S = 10.0
 
 
 def describe_source(pipeline: Pipeline) -> dict[int, Bounds]:
-    """All partitions and where a new run begins and ends in them; a file has one for each worker. Raises SourceError."""
+    """All partitions and where a new run begins and ends in them; a file has one a worker. Raises SourceError."""
     source = pipeline.source
     if isinstance(source, FileSourceConfig):
         check_file(source)
@@ -88,8 +88,8 @@ def _check_bounds(source: KafkaSourceConfig, bounds: Mapping[int, Bounds]) -> No
     first, end = _describe_topic(source)
     unknown = sorted(set(bounds) - set(first))
     if unknown:
-        msg = f"topic {source.topic!r} has partitions 0 to {max(first)}, but {unknown} were asked for; was it made anew?"
-        raise SourceError(msg)
+        have = f"has partitions 0 to {max(first)}"
+        raise SourceError(f"topic {source.topic!r} {have}, but {unknown} were asked for; was it made anew?")
     expired = [
         f"{source.topic}[{p}]@{start} (it has {first[p]} to {end[p]})"
         for p, (start, _) in sorted(bounds.items())

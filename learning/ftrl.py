@@ -138,7 +138,7 @@ class Ftrl:
     `alpha` > 0 learning rate, `beta` >= 0, `l1`, `l2` >= 0 regularisation, `kappa` >= 0 damping of the merge.
     """
 
-    alpha: float = 0.05
+    alpha: float = 0.1
     beta: float = 1.0
     l1: float = 0.0
     l2: float = 0.0

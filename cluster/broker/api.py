@@ -105,7 +105,11 @@ def answer(services: Services, frame: memoryview, client_host: str, local_host: 
     reader = Reader(frame)
     head = read_head(reader, flexible=version_known and api.request.flexible_version_q(api_version))
     if api_key == API_VERSIONS:
-        return _encode(_versions(version_known), head, api_version if version_known else 0)
+        return _encode(
+            _versions(ErrorCode.NONE if version_known else ErrorCode.UNSUPPORTED_VERSION),
+            head,
+            api_version if version_known else 0,
+        )
     if api_key == PRODUCE:
         return _encode(log.produce(services, read_produce(reader, api_version)), head, api_version)
     request = Request(head, client_host, local_host)
@@ -148,12 +152,11 @@ def _encode(response: Any, head: RequestHead, api_version: int) -> list[Part]:
     return [bytes(response.encode(header=True, framed=True))]
 
 
-def _versions(version_known: bool) -> Any:
+def _versions(code: ErrorCode) -> Any:
     offered = [
         meta.ApiVersionsResponse.ApiVersion(
             api_key=key, min_version=api.version_min, max_version=api.version_max
         )
         for key, api in APIS.items()
     ]
-    code = ErrorCode.NONE if version_known else ErrorCode.UNSUPPORTED_VERSION
     return meta.ApiVersionsResponse(error_code=int(code), api_keys=offered, throttle_time_ms=0)

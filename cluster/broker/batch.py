@@ -5,12 +5,17 @@ The checksum covers what follows it, so base offset and leader epoch can be rewr
 
 from __future__ import annotations
 
+import logging
 import struct
 from typing import Final, NamedTuple
 
 from crc32c import crc32c
+from kafka.errors import KafkaError
+from kafka.record.default_records import DefaultRecordBatch
 
 from cluster.broker.errors import ErrorCode, RequestError
+
+logger = logging.getLogger(__name__)
 
 HEADER: Final = struct.Struct(">qiibIhiqqqhii")
 HEADER_BYTES: Final = HEADER.size
@@ -130,3 +135,23 @@ def _check_fields(header: BatchHeader) -> None:
         raise RequestError(ErrorCode.INVALID_RECORD, "a producer may not send control batches.")
     if header.attributes & _TRANSACTIONAL:
         raise RequestError(ErrorCode.INVALID_TXN_STATE, "the development broker has no transactions.")
+
+
+def record_at_time(data: bytes, timestamp_ms: int, start_offset: int) -> tuple[int, int] | None:
+    """Offset and time (ms) of the batch's first record at both or later, or None.
+
+    Where the batch cannot be decoded, its codec missing perhaps, that is its first record: too early, never too late.
+    """
+    header = parse_header(data)
+    if header.max_timestamp_ms < timestamp_ms:
+        return None
+    try:
+        for record in DefaultRecordBatch(data):
+            if record.timestamp >= timestamp_ms and record.offset >= start_offset:
+                return record.offset, record.timestamp
+    except (KafkaError, ValueError, RuntimeError) as error:
+        logger.warning(
+            "Cannot decode the batch at offset %d: %s. Answered with its start.", header.base_offset, error
+        )
+        return max(start_offset, header.base_offset), header.first_timestamp_ms
+    return None

@@ -34,7 +34,7 @@ class Connection:
         self._socket = sock
         self._services = services
         self._limits = services.limits
-        self._client = "%s:%d" % sock.getpeername()[:2]
+        self._client = ":".join(map(str, sock.getpeername()[:2]))
         self._client_host = str(sock.getpeername()[0])
         self._local_host = str(sock.getsockname()[0])
         _set_timeout(sock, socket.SO_RCVTIMEO, _RECEIVE_S)

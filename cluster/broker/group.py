@@ -11,68 +11,23 @@ from __future__ import annotations
 import threading
 import time
 import uuid
-from dataclasses import dataclass, field
-from enum import Enum
 from typing import Final
 
 from cluster.broker.errors import ErrorCode, RequestError
 from cluster.broker.limits import Limits
+from cluster.broker.members import (
+    GroupState,
+    JoinAnswer,
+    JoinAsk,
+    Member,
+    MemberIdRequiredError,
+    choose_protocol,
+    common_protocols,
+    rebalancing,
+    unknown_member,
+)
 
 _WAKE_S_MAX: Final = 0.5  # a waiting request looks this often whether the broker stops
-
-
-class GroupState(Enum):
-    """Kafka's names of the states, as clients see them."""
-
-    EMPTY = "Empty"
-    JOINING = "PreparingRebalance"
-    SYNCING = "CompletingRebalance"
-    STABLE = "Stable"
-
-
-@dataclass
-class Member:
-    """A consumer in a group. Times are in seconds of the monotonic clock."""
-
-    member_id: str
-    client_id: str
-    host: str
-    session_timeout_s: float
-    rebalance_timeout_s: float
-    protocols: list[tuple[str, bytes]]
-    seen_s: float
-    joined: bool = False
-    waiting: bool = False  # its request is held by the broker, so it is alive
-    assignment: bytes = b""
-
-    def metadata(self, protocol: str) -> bytes:
-        """What the member said under the protocol that was chosen."""
-        return dict(self.protocols).get(protocol, b"")
-
-
-@dataclass(frozen=True)
-class JoinAsk:
-    """A JoinGroup request."""
-
-    member_id: str
-    client_id: str
-    host: str
-    session_timeout_ms: int
-    rebalance_timeout_ms: int
-    protocol_type: str
-    protocols: list[tuple[str, bytes]]
-    needs_known_id: bool  # from version 4 on a new member is first told its id
-
-
-@dataclass(frozen=True)
-class JoinAnswer:
-    """The generation that a member has joined; `members` is for the leader only."""
-
-    generation: int
-    protocol: str
-    leader_id: str
-    member_id: str
-    members: list[tuple[str, bytes]] = field(default_factory=list)
 
 
 class Group:
@@ -104,7 +59,9 @@ class Group:
             member = self._member_for(ask)
             if self._must_rejoin(member, ask):
                 member.protocols = ask.protocols
-                self._begin_round(fresh=self.state is GroupState.EMPTY)
+                self._begin_round(
+                    delay_s=self._limits.rebalance_delay_s if self.state is GroupState.EMPTY else 0.0
+                )
             if self.state is GroupState.JOINING:
                 self._wait_for_round(member)
             return self._join_answer(member)
@@ -127,7 +84,7 @@ class Group:
         with self._changed:
             self._known(member_id, generation)
             if self.state is GroupState.JOINING:
-                raise _rebalancing(self.group_id)
+                raise rebalancing(self.group_id)
 
     def leave(self, member_id: str) -> None:
         """Remove a member at its own wish."""
@@ -135,7 +92,7 @@ class Group:
             if self._promised.pop(member_id, None) is not None:
                 return
             if member_id not in self.members:
-                raise _unknown_member(self.group_id, member_id)
+                raise unknown_member(self.group_id, member_id)
             self._remove(member_id)
 
     def check_commit(self, member_id: str, generation: int) -> None:
@@ -145,7 +102,7 @@ class Group:
                 return
             self._known(member_id, generation)
             if self.state is GroupState.SYNCING:
-                raise _rebalancing(self.group_id)
+                raise rebalancing(self.group_id)
 
     def expire(self) -> list[str]:
         """Remove members that have fallen silent and end rounds whose time is up; returns who was removed."""
@@ -171,8 +128,7 @@ class Group:
             )
         others = [member for member in self.members.values() if member.member_id != ask.member_id]
         names = {name for name, _ in ask.protocols}
-        common = names.intersection(*({name for name, _ in member.protocols} for member in others))
-        if not common or (others and ask.protocol_type != self.protocol_type):
+        if not common_protocols(others, names) or (others and ask.protocol_type != self.protocol_type):
             raise RequestError(
                 ErrorCode.INCONSISTENT_GROUP_PROTOCOL,
                 f"the members of group {self.group_id!r} share no assignment strategy with {sorted(names)}.",
@@ -191,7 +147,7 @@ class Group:
 
     def _admit(self, ask: JoinAsk) -> Member:
         if ask.member_id and self._promised.pop(ask.member_id, None) is None:
-            raise _unknown_member(self.group_id, ask.member_id)
+            raise unknown_member(self.group_id, ask.member_id)
         if len(self.members) + len(self._promised) >= self._limits.group_members_max:
             raise RequestError(
                 ErrorCode.GROUP_MAX_SIZE_REACHED,
@@ -200,7 +156,7 @@ class Group:
         member_id = ask.member_id or f"{ask.client_id[:100]}-{uuid.uuid4()}"
         if not ask.member_id and ask.needs_known_id:
             self._promised[member_id] = time.monotonic() + ask.session_timeout_ms / 1000
-            raise MemberIdRequired(member_id)
+            raise MemberIdRequiredError(member_id)
         member = Member(member_id, ask.client_id, ask.host, 0.0, 0.0, [], time.monotonic())
         self.members[member_id] = member
         return member
@@ -211,13 +167,13 @@ class Group:
             return True
         return self.state is GroupState.STABLE and member.member_id == self._leader_id
 
-    def _begin_round(self, fresh: bool = False) -> None:
+    def _begin_round(self, delay_s: float = 0.0) -> None:
         if self.state is GroupState.JOINING:
             return
         now_s = time.monotonic()
         longest_s = max((member.rebalance_timeout_s for member in self.members.values()), default=0.0)
         self.state = GroupState.JOINING
-        self._round_starts_s = now_s + (self._limits.rebalance_delay_s if fresh else 0.0)
+        self._round_starts_s = now_s + delay_s
         self._round_ends_s = now_s + longest_s
         for member in self.members.values():
             member.joined = False
@@ -250,23 +206,17 @@ class Group:
             self.state = GroupState.SYNCING
             if self._leader_id not in self.members:
                 self._leader_id = next(iter(self.members))
-            self.protocol = self._choose_protocol()
+            self.protocol = choose_protocol(self.members[self._leader_id], list(self.members.values()))
         for member in self.members.values():
             member.assignment = b""
             member.seen_s = now_s
         self._changed.notify_all()
 
-    def _choose_protocol(self) -> str:
-        """The first choice of the leader that all members know."""
-        names = [{name for name, _ in member.protocols} for member in self.members.values()]
-        common = set.intersection(*names)
-        return next(name for name, _ in self.members[self._leader_id].protocols if name in common)
-
     def _join_answer(self, member: Member) -> JoinAnswer:
         if self.members.get(member.member_id) is not member:
-            raise _unknown_member(self.group_id, member.member_id)
+            raise unknown_member(self.group_id, member.member_id)
         if self.state is GroupState.JOINING:
-            raise _rebalancing(self.group_id)
+            raise rebalancing(self.group_id)
         answer = JoinAnswer(self.generation, self.protocol, self._leader_id, member.member_id)
         if member.member_id == self._leader_id:
             everyone = self.members.values()
@@ -287,7 +237,7 @@ class Group:
             member.waiting = False
             member.seen_s = time.monotonic()
         if self.state is not GroupState.STABLE or self.generation != generation:
-            raise _rebalancing(self.group_id)
+            raise rebalancing(self.group_id)
 
     def _wait(self, wait_s: float) -> None:
         if self._stopping.is_set():
@@ -298,7 +248,7 @@ class Group:
     def _known(self, member_id: str, generation: int) -> Member:
         member = self.members.get(member_id)
         if member is None:
-            raise _unknown_member(self.group_id, member_id)
+            raise unknown_member(self.group_id, member_id)
         if generation != self.generation:
             raise RequestError(
                 ErrorCode.ILLEGAL_GENERATION,
@@ -316,25 +266,3 @@ class Group:
             self.state = GroupState.EMPTY
             self.generation += 1
         self._changed.notify_all()
-
-
-class MemberIdRequired(RequestError):
-    """A new member must join again under the id that it is told here."""
-
-    def __init__(self, member_id: str) -> None:
-        super().__init__(ErrorCode.MEMBER_ID_REQUIRED, f"join again as member {member_id!r}.")
-        self.member_id = member_id
-
-    def __reduce__(self) -> tuple[type[MemberIdRequired], tuple[str]]:
-        return type(self), (self.member_id,)
-
-
-def _unknown_member(group_id: str, member_id: str) -> RequestError:
-    return RequestError(
-        ErrorCode.UNKNOWN_MEMBER_ID,
-        f"group {group_id!r} has no member {member_id[:200]!r}; join again without an id.",
-    )
-
-
-def _rebalancing(group_id: str) -> RequestError:
-    return RequestError(ErrorCode.REBALANCE_IN_PROGRESS, f"group {group_id!r} is rebalancing; join again.")

@@ -16,7 +16,7 @@ from kafka.protocol.consumer import (
 from kafka.protocol.metadata import FindCoordinatorResponse
 
 from cluster.broker.errors import ErrorCode, RequestError
-from cluster.broker.group import JoinAnswer, JoinAsk, MemberIdRequired
+from cluster.broker.members import JoinAnswer, JoinAsk, MemberIdRequiredError
 from cluster.broker.offset_store import METADATA_BYTES_MAX, Committed
 from cluster.broker.services import NODE_ID, Request, Services
 
@@ -53,7 +53,7 @@ def join_group(services: Services, request: Request, body: Any) -> Any:
     )
     try:
         return _joined(ErrorCode.NONE, services.groups.obtain(body.group_id).join(ask))
-    except MemberIdRequired as error:
+    except MemberIdRequiredError as error:
         return _joined(error.code, JoinAnswer(-1, "", "", error.member_id))
     except RequestError as error:
         return _joined(error.code, JoinAnswer(-1, "", "", body.member_id))

@@ -50,11 +50,11 @@ def metadata(services: Services, request: Request, body: Any) -> Any:
         brokers=[_Broker(node_id=NODE_ID, host=host, port=port, rack=None)],
         cluster_id=services.cluster_id,
         controller_id=NODE_ID,
-        topics=[_describe(services, name, may_create) for name in names],
+        topics=[_describe(services, name, may_create=may_create) for name in names],
     )
 
 
-def _describe(services: Services, name: str, may_create: bool) -> Any:
+def _describe(services: Services, name: str, *, may_create: bool) -> Any:
     topic = services.topics.get(name)
     if topic is None and may_create:
         try:
@@ -97,14 +97,14 @@ def describe_cluster(services: Services, request: Request, body: Any) -> Any:
     )
 
 
-def _outcome(action: Callable[[], object]) -> tuple[int, str | None]:
+def _outcome(action: Callable[..., object], *arguments: Any) -> tuple[int, str | None]:
     """Error code and message of carrying something out."""
     try:
-        action()
+        action(*arguments)
     except RequestError as error:
         return int(error.code), error.message
     except OSError as error:
-        logger.error("Could not change a topic on disk: %s.", error)
+        logger.exception("Could not change a topic on disk.")
         return int(ErrorCode.KAFKA_STORAGE_ERROR), f"the broker could not change the topic on disk: {error}."
     return 0, None
 
@@ -113,7 +113,7 @@ def create_topics(services: Services, request: Request, body: Any) -> Any:
     """Create topics, each by itself; replication factor 1 (or -1, the default) only."""
     results = []
     for asked in body.topics:
-        code, message = _outcome(lambda asked=asked: _create(services, asked, body.validate_only))  # type: ignore[misc]
+        code, message = _outcome(_create, services, asked, body.validate_only)
         topic = services.topics.get(asked.name) if code == 0 else None
         results.append(
             _Created(
@@ -128,7 +128,7 @@ def create_topics(services: Services, request: Request, body: Any) -> Any:
     return CreateTopicsResponse(throttle_time_ms=0, topics=results)
 
 
-def _create(services: Services, asked: Any, validate_only: bool) -> None:
+def _create(services: Services, asked: Any, validate_only: Any) -> None:
     partitions = asked.num_partitions
     if asked.assignments:
         if any(list(item.broker_ids) != [NODE_ID] for item in asked.assignments):
@@ -153,7 +153,7 @@ def delete_topics(services: Services, request: Request, body: Any) -> Any:
     """Delete topics with their records and committed offsets."""
     results = []
     for name in body.topic_names:
-        code, message = _outcome(lambda name=name: services.delete_topic(name))  # type: ignore[misc]
+        code, message = _outcome(services.delete_topic, name)
         results.append(_Deleted(name=name, error_code=code, error_message=message))
     return DeleteTopicsResponse(throttle_time_ms=0, responses=results)
 
@@ -162,12 +162,12 @@ def create_partitions(services: Services, request: Request, body: Any) -> Any:
     """Let topics grow."""
     results = []
     for asked in body.topics:
-        code, message = _outcome(lambda asked=asked: _grow(services, asked, body.validate_only))  # type: ignore[misc]
+        code, message = _outcome(_grow, services, asked, body.validate_only)
         results.append(_Grown(name=asked.name, error_code=code, error_message=message))
     return CreatePartitionsResponse(throttle_time_ms=0, results=results)
 
 
-def _grow(services: Services, asked: Any, validate_only: bool) -> None:
+def _grow(services: Services, asked: Any, validate_only: Any) -> None:
     if validate_only:
         raise RequestError(
             ErrorCode.INVALID_REQUEST, "the development broker cannot only validate new partitions."

@@ -9,9 +9,9 @@ import threading
 from pathlib import Path
 from typing import Final, NamedTuple
 
+from cluster.broker.data_dir import replace_file
 from cluster.broker.errors import DataDirError, ErrorCode, RequestError
 from cluster.broker.limits import MIB
-from cluster.broker.producers import replace_file
 
 logger = logging.getLogger(__name__)
 
@@ -34,7 +34,7 @@ class OffsetStore:
         DataDirError: the file is damaged before its last line.
     """
 
-    def __init__(self, path: Path, offsets_max: int, fsync: bool = False) -> None:
+    def __init__(self, path: Path, offsets_max: int, *, fsync: bool = False) -> None:
         self._path = path
         self._offsets_max = offsets_max
         self._fsync = fsync
@@ -47,7 +47,7 @@ class OffsetStore:
         """Store offsets of a group, all in one write.
 
         Raises:
-            RequestError: INVALID_REQUEST beyond the number of offsets kept; KAFKA_STORAGE_ERROR if it cannot be written.
+            RequestError: INVALID_REQUEST beyond the number of offsets kept; KAFKA_STORAGE_ERROR if unwritable.
         """
         with self._lock:
             self._check_room(group, offsets)
@@ -144,7 +144,7 @@ class OffsetStore:
             for (topic, partition), value in offsets.items()
         ]
         data = "".join(lines).encode()
-        replace_file(self._path, data, self._fsync)
+        replace_file(self._path, data, fsync=self._fsync)
         self._fd = os.open(self._path, os.O_RDWR | os.O_CLOEXEC)
         self._file_bytes = self._live_bytes = len(data)
 

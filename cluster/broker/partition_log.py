@@ -12,14 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from kafka.errors import KafkaError
-from kafka.record.default_records import DefaultRecordBatch
-
-from cluster.broker.batch import BatchHeader, check_batch, parse_header
+from cluster.broker.batch import BatchHeader, check_batch, parse_header, record_at_time
+from cluster.broker.data_dir import replace_file
 from cluster.broker.errors import ErrorCode, LogDamagedError, RequestError
 from cluster.broker.limits import LogConfig
-from cluster.broker.producers import ProducerTable, replace_file
-from cluster.broker.segment import FileSlice, Segment
+from cluster.broker.producers import ProducerTable
+from cluster.broker.segment import FileSlice, Segment, open_segments
 
 logger = logging.getLogger(__name__)
 
@@ -50,7 +48,7 @@ class PartitionLog:
     """
 
     def __init__(
-        self, directory: Path, config: LogConfig, fsync: bool = False, producers_max: int = 1_000
+        self, directory: Path, config: LogConfig, *, fsync: bool = False, producers_max: int = 1_000
     ) -> None:
         self.directory = directory
         self.config = config
@@ -60,7 +58,9 @@ class PartitionLog:
         self._producers = ProducerTable(producers_max)
         self._closed = False
         directory.mkdir(parents=True, exist_ok=True)
-        self._segments = self._open_segments()
+        self._segments = open_segments(directory, self._producers.store) or [
+            self._new_segment(self._stored_start())
+        ]
         self._start_offset = max(self._stored_start(), self._segments[0].base_offset)
         if self._start_offset > self.end_offset:
             self._begin_again()
@@ -100,7 +100,9 @@ class PartitionLog:
         return appended
 
     def read(self, offset: int, bytes_max: int) -> FileSlice | None:
-        """Whole batches from the one that holds `offset`, at least one even if longer than `bytes_max`; None at the end.
+        """Whole batches from the one that holds `offset`, at least one even if longer than `bytes_max`.
+
+        None at the end.
 
         Raises:
             RequestError: OFFSET_OUT_OF_RANGE below the start or beyond the end.
@@ -123,7 +125,7 @@ class PartitionLog:
         # One batch as a rule; more only where the one found was deleted in part.
         while offset is not None and (batches := self.read(offset, 1)) is not None:
             data = batches.read()
-            found = _record_at_time(data, timestamp_ms, self._start_offset)
+            found = record_at_time(data, timestamp_ms, self._start_offset)
             if found is not None:
                 return found
             offset = parse_header(data).next_offset
@@ -153,7 +155,7 @@ class PartitionLog:
                     f"cannot delete below {offset}, the log ends at {self.end_offset}.",
                 )
             if target > self._start_offset:
-                replace_file(self.directory / _START_FILE, f"{target}\n".encode(), self._fsync)
+                replace_file(self.directory / _START_FILE, f"{target}\n".encode(), fsync=self._fsync)
                 self._start_offset = target
             while len(self._segments) > 1 and self._segments[0].next_offset <= target:
                 self._drop_first()
@@ -186,20 +188,6 @@ class PartitionLog:
         with self._lock:
             self._closed = True
 
-    def _open_segments(self) -> list[Segment]:
-        paths = sorted(self.directory.glob("*.log"))
-        segments: list[Segment] = []
-        for path in paths:
-            segment = Segment(path, int(path.stem))
-            if segments and segment.base_offset != segments[-1].next_offset:
-                raise LogDamagedError(
-                    f"Expected {path} to begin at offset {segments[-1].next_offset}, where the file before it ends. "
-                    "A file is missing or cut short; restore it, or delete the topic."
-                )
-            segment.recover(self._producers.store, is_last=path == paths[-1])
-            segments.append(segment)
-        return segments or [self._new_segment(self._stored_start())]
-
     def _begin_again(self) -> None:
         """A power cut lost records that had been deleted anyway, and kept their deletion: go on at the start offset."""
         logger.warning("%s ends at %d, before its start offset.", self.directory, self.end_offset)
@@ -223,11 +211,9 @@ class PartitionLog:
         try:
             if active.size_bytes and active.size_bytes + len(batch) > self.config.segment_bytes:
                 active = self._roll()
-            active.append(header, batch, base_offset, self._fsync)
+            active.append(header, batch, base_offset, fsync=self._fsync)
         except OSError as error:
-            logger.error(
-                "Could not append to %s: %s. The producer was told to try again.", active.path, error
-            )
+            logger.exception("Could not append to %s. The producer was told to try again.", active.path)
             raise RequestError(
                 ErrorCode.KAFKA_STORAGE_ERROR, f"could not write {active.path}: {error}."
             ) from error
@@ -268,20 +254,3 @@ class PartitionLog:
             raise RequestError(
                 ErrorCode.UNKNOWN_TOPIC_OR_PARTITION, f"{self.directory} was deleted or is being closed."
             )
-
-
-def _record_at_time(data: bytes, timestamp_ms: int, start_offset: int) -> tuple[int, int] | None:
-    """The exact record, found by decoding the batch; where its codec is not installed, the batch's first record."""
-    header = parse_header(data)
-    if header.max_timestamp_ms < timestamp_ms:
-        return None
-    try:
-        for record in DefaultRecordBatch(data):
-            if record.timestamp >= timestamp_ms and record.offset >= start_offset:
-                return record.offset, record.timestamp
-    except (KafkaError, ValueError, RuntimeError) as error:
-        logger.warning(
-            "Cannot decode the batch at offset %d: %s. Answered with its start.", header.base_offset, error
-        )
-        return max(start_offset, header.base_offset), header.first_timestamp_ms
-    return None

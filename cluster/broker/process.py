@@ -21,6 +21,7 @@ from typing import IO, Final, Self
 
 from cluster.broker.errors import BrokerStartError
 
+ANY_HOST: Final = "0.0.0.0"  # noqa: S104  a name, not a binding
 READY: Final = "Broker ready at "
 _ROOT: Final = Path(__file__).resolve().parents[2]  # where `python -m jobs.broker` can be found
 _LINES_KEPT: Final = 50
@@ -68,7 +69,7 @@ class BrokerProcess:
     @property
     def bootstrap_servers(self) -> str:
         """host:port for clients; the port is known after start()."""
-        return f"{'127.0.0.1' if self.host == '0.0.0.0' else self.host}:{self.port}"
+        return f"{'127.0.0.1' if self.host == ANY_HOST else self.host}:{self.port}"
 
     @property
     def pid(self) -> int | None:

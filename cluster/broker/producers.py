@@ -7,7 +7,6 @@ headers at start, so it needs no file of its own.
 
 from __future__ import annotations
 
-import os
 import threading
 from collections import OrderedDict, deque
 from dataclasses import dataclass, field
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from cluster.broker.batch import BatchHeader
+from cluster.broker.data_dir import replace_file
 from cluster.broker.errors import DataDirError, ErrorCode, RequestError
 
 BATCHES_REMEMBERED: Final = 5  # what a producer may have in flight, as in Apache Kafka
@@ -45,7 +45,7 @@ class ProducerTable:
         self._producers_max = producers_max
         self._forgot = False
 
-    def duplicate_of(self, header: BatchHeader, history_complete: bool) -> int | None:
+    def duplicate_of(self, header: BatchHeader, *, history_complete: bool) -> int | None:
         """The offset under which the batch is already stored, or None if it is the next one to store.
 
         A producer that is not known may begin anywhere only if its earlier batches may have been deleted, that is
@@ -117,7 +117,7 @@ def _expect_sequence(header: BatchHeader, expected: int) -> None:
 class ProducerIds:
     """Gives out producer ids that no producer of this data directory has had; a file reserves them by the block."""
 
-    def __init__(self, path: Path, fsync: bool = False) -> None:
+    def __init__(self, path: Path, *, fsync: bool = False) -> None:
         self._path = path
         self._fsync = fsync
         self._lock = threading.Lock()
@@ -131,7 +131,7 @@ class ProducerIds:
         """
         with self._lock:
             if self._next >= self._reserved:
-                replace_file(self._path, f"{self._next + ID_BLOCK}\n".encode(), self._fsync)
+                replace_file(self._path, f"{self._next + ID_BLOCK}\n".encode(), fsync=self._fsync)
                 self._reserved = self._next + ID_BLOCK
             self._next += 1
             return self._next - 1
@@ -146,14 +146,3 @@ class ProducerIds:
                 f"Expected one whole number in {self._path}, got something else; write a number above every producer "
                 "id in use, or remove the data directory to start anew."
             ) from error
-
-
-def replace_file(path: Path, data: bytes, fsync: bool) -> None:
-    """Write a file so that after a crash it has either its old or its new content."""
-    draft = path.with_name(path.name + ".new")
-    with draft.open("wb") as file:
-        file.write(data)
-        file.flush()
-        if fsync:
-            os.fsync(file.fileno())
-    draft.replace(path)

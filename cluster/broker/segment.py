@@ -66,7 +66,7 @@ class Segment:
         self._positions = array("q")
         self._times = array("q")
 
-    def append(self, header: BatchHeader, batch: memoryview, base_offset: int, fsync: bool) -> None:
+    def append(self, header: BatchHeader, batch: memoryview, base_offset: int, *, fsync: bool) -> None:
         """Write a batch at the end under `base_offset`; after an OSError the file is as before."""
         prefix = PREFIX.pack(base_offset, header.length, LEADER_EPOCH)
         try:
@@ -98,7 +98,7 @@ class Segment:
         index = bisect_left(self._times, timestamp_ms)
         return None if index == len(self._times) else self._offsets[index]
 
-    def recover(self, on_batch: Callable[[BatchHeader], None], is_last: bool) -> None:
+    def recover(self, on_batch: Callable[[BatchHeader], None], *, is_last: bool) -> None:
         """Rebuild the index from the file, telling each header to `on_batch`; in the last file cut a torn tail.
 
         Checksums are verified in the last file only: kill -9 cannot harm the others.
@@ -114,9 +114,9 @@ class Segment:
             on_batch(header)
             self._index(header)
         if self.size_bytes < file_bytes:
-            self._cut(file_bytes, is_last)
+            self._cut(file_bytes, is_last=is_last)
 
-    def _sound_header(self, file_bytes: int, check_crc: bool) -> BatchHeader | None:
+    def _sound_header(self, file_bytes: int, *, check_crc: bool) -> BatchHeader | None:
         """The header at the end of what is known, or None if no whole batch with the next offset is there."""
         data = os.pread(self.fd, HEADER_BYTES, self.size_bytes)
         if len(data) < HEADER_BYTES:
@@ -130,7 +130,7 @@ class Segment:
             return None
         return header
 
-    def _cut(self, file_bytes: int, is_last: bool) -> None:
+    def _cut(self, file_bytes: int, *, is_last: bool) -> None:
         where = f"{self.path} at byte {self.size_bytes} (offset {self.next_offset})"
         if not is_last or self._sound_batch_follows(file_bytes):
             raise LogDamagedError(
@@ -180,3 +180,23 @@ def _write_all(fd: int, parts: list[memoryview], position: int) -> None:
             written -= len(parts.pop(0))
         if parts and written:
             parts[0] = parts[0][written:]
+
+
+def open_segments(directory: Path, on_batch: Callable[[BatchHeader], None]) -> list[Segment]:
+    """All segments of a partition in order, their indexes rebuilt and a torn tail cut off; may be none.
+
+    Raises:
+        LogDamagedError: a file is missing, or damaged before its tail.
+    """
+    paths = sorted(directory.glob("*.log"))
+    segments: list[Segment] = []
+    for path in paths:
+        segment = Segment(path, int(path.stem))
+        if segments and segment.base_offset != segments[-1].next_offset:
+            raise LogDamagedError(
+                f"Expected {path} to begin at offset {segments[-1].next_offset}, where the file before it ends. "
+                "A file is missing or cut short; restore it, or delete the topic."
+            )
+        segment.recover(on_batch, is_last=path == paths[-1])
+        segments.append(segment)
+    return segments

@@ -9,29 +9,28 @@ last seconds. `fsync=True` puts each batch on the disk before it is acknowledged
 
 from __future__ import annotations
 
-import fcntl
 import logging
-import os
 import socket
 import threading
 import time
-import uuid
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
 from cluster.broker.connection import Connection
-from cluster.broker.errors import AddressError, DataDirError, DataDirLockedError, RequestError, TopicError
+from cluster.broker.data_dir import DataDirLock, cluster_id
+from cluster.broker.errors import AddressError, DataDirError, RequestError, TopicError
 from cluster.broker.groups import Groups
 from cluster.broker.limits import Limits, LogConfig
 from cluster.broker.offset_store import OffsetStore
-from cluster.broker.producers import ProducerIds, replace_file
+from cluster.broker.partition_log import PartitionLog
+from cluster.broker.producers import ProducerIds
 from cluster.broker.services import Services
 from cluster.broker.topics import TopicStore
 
 logger = logging.getLogger(__name__)
 
-_ANY_HOSTS: Final = ("0.0.0.0", "::", "")
+_ANY_HOSTS: Final = ("0.0.0.0", "::", "")  # noqa: S104  names, not a binding
 _EXPIRE_S: Final = 0.5
 _STOP_S_MAX: Final = 5.0
 _ACCEPT_PAUSE_S: Final = 0.1
@@ -81,7 +80,7 @@ class Broker:
         self._connections: set[Connection] = set()
         self._threads: list[threading.Thread] = []
         self._services: Services | None = None
-        self._lock_fd = -1
+        self._data_lock = DataDirLock(self.data_dir)
 
     @property
     def bootstrap_servers(self) -> str:
@@ -93,12 +92,12 @@ class Broker:
         """Lock and read the data directory, listen, and serve; returns when clients can connect."""
         if self._services is not None:
             return self
-        self._lock_data_dir()
+        self._data_lock.take()
         try:
             services = self._open()
             self._listener = self._listen()
         except BaseException:
-            self._unlock_data_dir()
+            self._data_lock.release()
             raise
         self._services = services
         self._threads = [
@@ -127,7 +126,7 @@ class Broker:
         self._listener.close()
         services.topics.close()
         services.groups.offsets.close()
-        self._unlock_data_dir()
+        self._data_lock.release()
 
     def create_topic(self, name: str, partitions: int = 1, config: LogConfig | None = None) -> None:
         """Create a topic.
@@ -141,6 +140,17 @@ class Broker:
             raise TopicError(
                 f"Cannot create topic {name!r} with {partitions} partitions: {error.message}"
             ) from error
+
+    def partition(self, topic: str, index: int) -> PartitionLog:
+        """A partition's log, to look into it without a client.
+
+        Raises:
+            TopicError: there is none; or the broker is not started.
+        """
+        try:
+            return self._running().topics.partition(topic, index)
+        except RequestError as error:
+            raise TopicError(f"Cannot find {topic!r}[{index}]: {error.message}") from error
 
     def ensure_topic(self, name: str, partitions: int = 1) -> None:
         """Create a topic unless it exists with that number of partitions.
@@ -170,50 +180,25 @@ class Broker:
             raise TopicError("Expected a running broker; call start() first.")
         return self._services
 
-    def _lock_data_dir(self) -> None:
-        try:
-            self.data_dir.mkdir(parents=True, exist_ok=True)
-            self._lock_fd = os.open(self.data_dir / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-        except OSError as error:
-            raise DataDirError(
-                f"Cannot use the data directory {self.data_dir}: {error.strerror}. Choose one that can be written."
-            ) from error
-        try:
-            fcntl.flock(self._lock_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            os.close(self._lock_fd)
-            raise DataDirLockedError(
-                f"Another broker uses the data directory {self.data_dir}. Stop it, or choose another directory."
-            ) from error
-
-    def _unlock_data_dir(self) -> None:
-        os.close(self._lock_fd)
-
     def _open(self) -> Services:
         try:
             stopping = threading.Event()
             offsets = OffsetStore(
-                self.data_dir / "offsets.jsonl", self._limits.group_offsets_max, self._fsync
+                self.data_dir / "offsets.jsonl", self._limits.group_offsets_max, fsync=self._fsync
             )
             return Services(
-                cluster_id=self._cluster_id(),
+                cluster_id=cluster_id(self.data_dir),
                 limits=self._limits,
                 log_config=self._log_config,
                 auto_create_partitions=self._auto_create_partitions,
-                topics=TopicStore(self.data_dir, self._limits, self._fsync),
+                topics=TopicStore(self.data_dir, self._limits, fsync=self._fsync),
                 groups=Groups(offsets, self._limits, stopping),
-                producer_ids=ProducerIds(self.data_dir / "producer-ids", self._fsync),
+                producer_ids=ProducerIds(self.data_dir / "producer-ids", fsync=self._fsync),
                 stopping=stopping,
                 advertise=self._advertise,
             )
         except OSError as error:
             raise DataDirError(f"Cannot read the data directory {self.data_dir}: {error}.") from error
-
-    def _cluster_id(self) -> str:
-        path = self.data_dir / "cluster-id"
-        if not path.exists():
-            replace_file(path, f"{uuid.uuid4().hex}\n".encode(), self._fsync)
-        return path.read_text().strip()
 
     def _listen(self) -> socket.socket:
         try:
@@ -265,5 +250,5 @@ class Broker:
                 if time.monotonic() >= retention_due_s:
                     services.topics.retain(int(time.time() * 1000))
                     retention_due_s = time.monotonic() + self._retention_check_s
-            except OSError as error:
-                logger.error("Could not delete expired records: %s. Tried again later.", error)
+            except OSError:
+                logger.exception("Could not delete expired records. Tried again later.")

@@ -13,10 +13,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Final
 
+from cluster.broker.data_dir import replace_file
 from cluster.broker.errors import ErrorCode, RequestError, TopicError
 from cluster.broker.limits import Limits, LogConfig
 from cluster.broker.partition_log import PartitionLog
-from cluster.broker.producers import replace_file
 
 logger = logging.getLogger(__name__)
 
@@ -46,7 +46,7 @@ class TopicStore:
         LogDamagedError: a partition log is damaged before its tail.
     """
 
-    def __init__(self, data_dir: Path, limits: Limits, fsync: bool = False) -> None:
+    def __init__(self, data_dir: Path, limits: Limits, *, fsync: bool = False) -> None:
         self._root = data_dir / "topics"
         self._removed = data_dir / "removed"
         self._limits = limits
@@ -111,7 +111,7 @@ class TopicStore:
             draft = self._removed / f"new-{uuid.uuid4().hex}"
             draft.mkdir()
             settings = {"partitions": partitions, **asdict(config)}
-            replace_file(draft / _SETTINGS_FILE, json.dumps(settings).encode(), self._fsync)
+            replace_file(draft / _SETTINGS_FILE, json.dumps(settings).encode(), fsync=self._fsync)
             draft.rename(self._root / name)
             topic = self._topics[name] = self._open(self._root / name)
             return topic
@@ -133,7 +133,7 @@ class TopicStore:
                     f"topic {name!r} has {len(topic.partitions)} partitions already; a topic can only grow.",
                 )
             settings = {"partitions": partitions, **asdict(topic.config)}
-            replace_file(topic.directory / _SETTINGS_FILE, json.dumps(settings).encode(), self._fsync)
+            replace_file(topic.directory / _SETTINGS_FILE, json.dumps(settings).encode(), fsync=self._fsync)
             for index in range(len(topic.partitions), partitions):
                 topic.partitions.append(self._open_log(topic.directory, index, topic.config))
 
@@ -188,7 +188,10 @@ class TopicStore:
 
     def _open_log(self, directory: Path, index: int, config: LogConfig) -> PartitionLog:
         return PartitionLog(
-            directory / str(index), config, self._fsync, self._limits.producers_per_partition_max
+            directory / str(index),
+            config,
+            fsync=self._fsync,
+            producers_max=self._limits.producers_per_partition_max,
         )
 
     def _check_partitions(self, partitions: int) -> None:

