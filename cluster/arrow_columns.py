@@ -8,20 +8,20 @@ have been validated in full before they come here.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
 from numba import njit
 
-from cluster.json_records import AS_CATEGORICAL, AS_NUMERIC, FLOAT32_BOUND
 from cluster.json_tokens import pointer
+from cluster.record_rules import AS_CATEGORICAL, AS_NUMERIC, FLOAT32_BOUND
 from learning.keys import name_key, number_text, value_key, xxh64
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["Features", "doubles", "is_number", "is_text", "text_buffers", "valid"]
+__all__ = ["Features", "doubles", "is_number", "is_text", "text_buffers", "valid", "value_type"]
 
 _STRIDE = 512  # records; a row of a matrix is 9 elements longer, so that columns do not share cache sets
 
@@ -51,7 +51,7 @@ class Features:
     def fill(self, j: int, name: str, column: pa.ChunkedArray, kind: int) -> None:
         """Read column j, whose type `is_number` or `is_text`; `kind` is one of AS_FOUND and its like."""
         self.names[j] = name_key(name)
-        self.numeric[j] = kind != AS_CATEGORICAL and is_number(_value_type(column.type))
+        self.numeric[j] = kind != AS_CATEGORICAL and is_number(value_type(column.type))
         start = 0
         # Chunks are joined to save calls, but joining dictionaries costs more than reading them one by one.
         for chunk in column.chunks if pa.types.is_dictionary(column.type) else [column.combine_chunks()]:
@@ -81,7 +81,9 @@ class Features:
         total = int(np.count_nonzero(self.present))
         keys, values = np.empty(total, np.uint64), np.empty(total, np.float32)
         numeric, ends = np.empty(total, np.bool_), np.zeros(len(self.bad) + 1, np.int64)
-        _interleave(self.payload, self.present, self.names, self.numeric, self.bad, keys, values, numeric, ends)
+        _interleave(
+            self.payload, self.present, self.names, self.numeric, self.bad, keys, values, numeric, ends
+        )
         offsets = np.concatenate([ends[:1], ends[1:][~self.bad]])
         last = int(offsets[-1])
         return keys[:last], values[:last], numeric[:last], offsets
@@ -90,16 +92,17 @@ class Features:
 def is_number(kind: pa.DataType) -> bool:
     """Whether a column of this type is read as numbers; the type of nothing but nulls is."""
     t = pa.types
-    return bool(t.is_integer(kind) or t.is_floating(kind) or t.is_boolean(kind) or t.is_decimal(kind) or t.is_null(kind))
+    return any(test(kind) for test in (t.is_integer, t.is_floating, t.is_boolean, t.is_decimal, t.is_null))
 
 
 def is_text(kind: pa.DataType) -> bool:
     """Whether a column of this type is read as categories."""
-    kind = _value_type(kind)
+    kind = value_type(kind)
     return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
 
 
-def _value_type(kind: pa.DataType) -> pa.DataType:
+def value_type(kind: pa.DataType) -> pa.DataType:
+    """What a column of this type holds: of a dictionary, the type of its values."""
     return kind.value_type if pa.types.is_dictionary(kind) else kind
 
 
@@ -118,7 +121,7 @@ def doubles(column: pa.Array) -> NDArray[np.float64]:
     if pa.types.is_boolean(kind):
         column = column.cast(pa.uint8())
     elif pa.types.is_decimal(kind):
-        column = column.cast(pa.string()).cast(pa.float64())  # by way of text, the result is the nearest double
+        column = column.cast(pa.string()).cast(pa.float64())  # by way of text it is the nearest double
     with np.errstate(invalid="ignore"):  # a signalling NaN is found and refused later, like any other
         return np.asarray(column.to_numpy(zero_copy_only=False), np.float64)
 
@@ -158,7 +161,8 @@ def text_buffers(column: pa.Array) -> tuple[NDArray[np.uint8], NDArray[np.int64]
         return np.zeros(1, np.uint8), np.zeros(len(column) + 1, np.int64)
     offsets = np.frombuffer(places, width)[column.offset : column.offset + len(column) + 1]
     # An empty buffer may be absent, and then there is no text to read in it.
-    return np.frombuffer(data, np.uint8) if data and data.size else np.zeros(1, np.uint8), offsets.astype(np.int64)
+    texts = np.frombuffer(data, np.uint8) if data and data.size else np.zeros(1, np.uint8)
+    return texts, offsets.astype(np.int64)
 
 
 @njit(cache=True, nogil=True, error_model="numpy")

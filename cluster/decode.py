@@ -1,23 +1,34 @@
 """Bytes of messages to columnar batches, and a dead letter with its reason for every record that cannot be learnt.
 
-Each message is told by its first bytes: an Arrow IPC stream (0xFFFFFFFF) or file ("ARROW1") holds many records, anything
-else is one JSON record. Both may come in one topic; order is kept.
+Each message is told by its first bytes: an Arrow IPC stream (0xFFFFFFFF) or file ("ARROW1") holds many records, all
+else is one JSON record. Both may come in one topic; order is kept. Every record is counted once: it is in the batch,
+or it is a dead letter; a message that cannot be read at all counts as one record.
 
-JSON has its own compiled parser (cluster/json_kernel.py) under a plain judge (cluster/json_records.py) with which it
-agrees bit for bit, instead of newline-joined messages read by Arrow:
-TODO
+JSON is read by a compiled parser of our own (cluster/json_kernel.py) that agrees bit for bit with a plain judge on
+top of orjson (cluster/json_records.py), and not by joining messages into lines for Arrow's reader, because then
+- the type of a column would depend on where a block is cut: "7" and 7, or 1 and 1.5, in one block or in two;
+- one bad record would fail the block, and finding it means splitting and reading again;
+- texts that look like times would be read as times;
+- it would be slower, before a single key is hashed. CPU time of one core (Xeon, 2.3 GHz, shared), 13 numbers and
+  26 texts in a record of 715 bytes: ours to finished batches 520,000 records/s (370 MB/s), pyarrow.json to columns
+  alone 200,000 (148 MB/s), the judge alone 6,000 (4.5 MB/s). Of 275 bytes (6 numbers of 17 digits, 2 texts):
+  1,100,000 (300 MB/s), 570,000 (156 MB/s) and 46,000 (13 MB/s).
+What the parser leaves to the judge is read at the judge's speed: a record with nested values under unknown keys, with
+a name that comes twice, with an escaped id, with fractions as categories, with numbers of 20 digits and more.
+Arrow, 39 columns: 1,000,000-1,370,000 rows/s in messages of 1.6 MiB and more, 540,000 in messages of 105 KiB.
 """
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from cluster.arrow_records import read_arrow
-from cluster.json_records import Rules
-from cluster.json_rows import overrides_of, read_json
 from cluster.decoded_rows import Refusal, Rows
+from cluster.json_rows import overrides_of, read_json
+from cluster.record_rules import Rules
 from cluster.records import DeadLetter, Decoded, Messages
 from learning.batch import Batch, BatchId
 
@@ -31,7 +42,7 @@ _ARROW_STARTS = (b"\xff\xff\xff\xff", b"ARROW1")
 
 
 class Decoder:
-    """Decodes the messages of one source. Stateless between calls."""
+    """Decodes the messages of one source. Nothing is kept between calls, and threads may share one decoder."""
 
     def __init__(
         self,
@@ -66,12 +77,14 @@ class Decoder:
         kinds = np.array([value.startswith(_ARROW_STARTS) for value in values], np.int64)
         kinds[np.fromiter(map(len, values), np.int64, n) > self._message_bytes_max] = _TOO_LONG
         bounds = [0, *(np.flatnonzero(np.diff(kinds)) + 1).tolist(), n] if n else []
-        return [(int(kinds[start]), start, end) for start, end in zip(bounds[:-1], bounds[1:], strict=True)]
+        return [(int(kinds[start]), start, end) for start, end in pairwise(bounds)]
 
     def _read(self, kind: int, values: list[bytes]) -> tuple[list[Rows], list[Refusal]]:
         if kind == _TOO_LONG:
             limit = f"more than the {self._message_bytes_max} of message_bytes_max; send smaller messages or raise it"
-            return [], [Refusal(i, None, f"the message has {len(v)} bytes, {limit}", v) for i, v in enumerate(values)]
+            return [], [
+                Refusal(i, None, f"the message has {len(v)} bytes, {limit}", v) for i, v in enumerate(values)
+            ]
         if kind == _ARROW:
             return read_arrow(values, self._rules, want_ids=self._want_ids)
         rows, refused = read_json(values, self._rules, self._overrides, want_ids=self._want_ids)

@@ -14,7 +14,7 @@ import orjson
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from cluster.file_rows import BadRow, RowBlock
+from cluster.file_blocks import BadRow, RowBlock
 from cluster.file_schema import BOOLEAN, NUMBER
 
 if TYPE_CHECKING:
@@ -39,7 +39,9 @@ def to_message(block: RowBlock, schema: FileSchema) -> RowBlock:
     }
     fields["label"] = _column(columns, schema.label, objections, numeric=True)
     if schema.time is not None:
-        fields["ts"] = _times(schema.time, _column(columns, schema.time, objections, numeric=False), objections)
+        fields["ts"] = _times(
+            schema.time, _column(columns, schema.time, objections, numeric=False), objections
+        )
     if schema.id is not None:
         fields["id"] = _identity(_column(columns, schema.id, objections, numeric=False))
     if schema.weight is not None:
@@ -75,14 +77,18 @@ def _without_bad(block: RowBlock, message: pa.RecordBatch, objections: _Objectio
     ]
     good = objections.good()
     return RowBlock(
-        block.rows[good], message.filter(pa.array(good)), sorted([*block.bad, *bad], key=lambda each: each.row)
+        block.rows[good],
+        message.filter(pa.array(good)),
+        sorted([*block.bad, *bad], key=lambda each: each.row),
     )
 
 
 def _row_json(columns: pa.RecordBatch, row: int) -> bytes:
     """The row as a JSON object of its columns, for the dead letter; the file's own line is not kept."""
     values = {name: columns.column(name)[row].as_py() for name in columns.schema.names}
-    return orjson.dumps({name: value if _is_plain(value) else _text_of(value) for name, value in values.items()})
+    return orjson.dumps(
+        {name: value if _is_plain(value) else _text_of(value) for name, value in values.items()}
+    )
 
 
 def _is_plain(value: object) -> bool:
@@ -137,7 +143,9 @@ def _numbers(name: str, values: pa.Array, objections: _Objections) -> pa.Array:
         number = pc.fill_null(pc.match_substring_regex(values, NUMBER), fill_value=False)
         boolean = pc.fill_null(pc.match_substring_regex(values, BOOLEAN), fill_value=False)
         wrong = pc.and_(present, pc.invert(pc.or_(number, boolean)))
-        objections.add(wrong.to_numpy(zero_copy_only=False), values, f"column {name!r} is numeric, but holds the text")
+        objections.add(
+            wrong.to_numpy(zero_copy_only=False), values, f"column {name!r} is numeric, but holds the text"
+        )
         truth = pc.equal(pc.utf8_lower(values), "true").cast(pa.float64())
         return pc.if_else(boolean, truth, pc.if_else(number, values, None).cast(pa.float64()))
 

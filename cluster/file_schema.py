@@ -103,7 +103,13 @@ def infer_schema(
     numeric = {name for name in wanted if _is_numeric(path, name, sample.column(name), is_csv=is_csv)}
     numeric = (numeric | set(features.as_numeric)) - set(features.as_categorical)
     return FileSchema(
-        path, tuple(wanted), frozenset(numeric), label, time=given["time"], id=given["id"], weight=given["weight"]
+        path,
+        tuple(wanted),
+        frozenset(numeric),
+        label,
+        time=given["time"],
+        id=given["id"],
+        weight=given["weight"],
     )
 
 
@@ -127,26 +133,42 @@ def _sample(path: Path, columns: Sequence[str]) -> pa.Table:
             break
     if not rows:
         raise SourceError(f"{path} holds no rows; expected at least one record")
-    return pa.concat_tables([pa.Table.from_batches([part]) for part in parts], promote_options="permissive")[:SAMPLE_ROWS]
+    return pa.concat_tables([pa.Table.from_batches([part]) for part in parts], promote_options="permissive")[
+        :SAMPLE_ROWS
+    ]
 
 
 def _no_column(path: Path, role: str, name: str, names: list[str]) -> SourceError:
     close = difflib.get_close_matches(name, names, n=1, cutoff=0.3)
     hint = f"did you mean {close[0]!r}?" if close else "name one of them"
     shown = ", ".join(names[:20]) + (", ..." if len(names) > 20 else "")
-    return SourceError(f"{path} has no column {name!r}, which was named as the {role}; {hint}. Columns: {shown}")
+    return SourceError(
+        f"{path} has no column {name!r}, which was named as the {role}; {hint}. Columns: {shown}"
+    )
 
 
 def _is_numeric(path: Path, name: str, column: pa.ChunkedArray, *, is_csv: bool) -> bool:
     kind = column.type
     if pa.types.is_dictionary(kind):
         kind = kind.value_type
-    if pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind) or pa.types.is_decimal(kind):
+    if (
+        pa.types.is_integer(kind)
+        or pa.types.is_floating(kind)
+        or pa.types.is_boolean(kind)
+        or pa.types.is_decimal(kind)
+    ):
         return True
     if pa.types.is_temporal(kind) and file_format(path)[0] == "jsonl":
         return False  # Arrow took texts for times
-    if not (pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_binary(kind) or pa.types.is_null(kind)):
-        raise SourceError(f"column {name!r} of {path} is of type {kind}, which is no number and no text; add it to ignore")
+    if not (
+        pa.types.is_string(kind)
+        or pa.types.is_large_string(kind)
+        or pa.types.is_binary(kind)
+        or pa.types.is_null(kind)
+    ):
+        raise SourceError(
+            f"column {name!r} of {path} is of type {kind}, which is no number and no text; add it to ignore"
+        )
     return is_csv and _all_numbers(column)
 
 
@@ -161,7 +183,12 @@ def _all_numbers(column: pa.ChunkedArray) -> bool:
 def _check_label(path: Path, label: str, column: pa.ChunkedArray) -> None:
     """Labels are numbers or booleans; of texts only 'true' and 'false' are understood."""
     kind = column.type
-    if pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind) or pa.types.is_decimal(kind):
+    if (
+        pa.types.is_integer(kind)
+        or pa.types.is_floating(kind)
+        or pa.types.is_boolean(kind)
+        or pa.types.is_decimal(kind)
+    ):
         return
     is_text = pa.types.is_binary(kind) or pa.types.is_string(kind) or pa.types.is_large_string(kind)
     values = column.drop_null()
@@ -170,7 +197,9 @@ def _check_label(path: Path, label: str, column: pa.ChunkedArray) -> None:
         if pc.any(understood).as_py() and pc.mean(understood.cast(pa.float64())).as_py() > 0.5:
             return  # the others are dead letters
     if not len(values):
-        raise SourceError(f"column {label!r} of {path} holds no value in the first {SAMPLE_ROWS} rows; name the label")
+        raise SourceError(
+            f"column {label!r} of {path} holds no value in the first {SAMPLE_ROWS} rows; name the label"
+        )
     seen = [_shown(value) for value in values.unique()[:_VALUES_SHOWN_MAX].to_pylist()]
     raise SourceError(
         f"the labels in column {label!r} of {path} should be numbers from 0 to 1, or true and false, "

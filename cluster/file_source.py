@@ -18,8 +18,9 @@ import numpy as np
 import pyarrow as pa
 
 from cluster.decode import Decoder
+from cluster.file_blocks import BadRow, RowBlock
 from cluster.file_columns import to_message
-from cluster.file_rows import BadRow, RowBlock, file_format, open_rows
+from cluster.file_rows import file_format, open_rows
 from cluster.file_schema import FileSchema, infer_schema
 from cluster.records import DeadLetter, Decoded, Messages, SourceError
 from learning.batch import Batch, BatchId
@@ -205,10 +206,15 @@ class FileSource:
     def _placed(self, decoded: Decoded, message: RowBlock, batch_id: BatchId) -> Decoded:
         """The decoder saw one message; here its records get their row numbers as offsets."""
         refused = [letter.row for letter in decoded.dead if letter.row is not None]
-        if len(refused) < len(decoded.dead):  # all rows for the same reason: a column's type, not a record's value
+        if len(refused) < len(
+            decoded.dead
+        ):  # all rows for the same reason: a column's type, not a record's value
             raise SourceError(f"{self._schema.path} cannot be learnt: {decoded.dead[0].reason}")
         kept = np.delete(message.rows, refused)
-        dead = [replace(letter, offset=int(message.rows[row]), row=None) for letter, row in zip(decoded.dead, refused, strict=True)]
+        dead = [
+            replace(letter, offset=int(message.rows[row]), row=None)
+            for letter, row in zip(decoded.dead, refused, strict=True)
+        ]
         dead += [self._dead_letter(bad, batch_id.partition) for bad in message.bad]
         batch = replace(decoded.batch, batch_id=batch_id, positions=kept)
         return Decoded(batch, sorted(dead, key=lambda letter: letter.offset))
@@ -229,4 +235,6 @@ def _joined(parts: list[RowBlock]) -> RowBlock:
     tables = [pa.Table.from_batches([part.columns]) for part in parts]
     whole = pa.concat_tables(tables, promote_options="permissive").combine_chunks()
     columns = whole.to_batches()[0] if whole.num_rows else parts[0].columns
-    return RowBlock(np.concatenate([part.rows for part in parts]), columns, [bad for part in parts for bad in part.bad])
+    return RowBlock(
+        np.concatenate([part.rows for part in parts]), columns, [bad for part in parts for bad in part.bad]
+    )

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from numba import njit
 
+from cluster.json_escapes import unescape
 from cluster.json_numbers import number
-from cluster.json_records import AS_CATEGORICAL, AS_FOUND, AS_NUMERIC, FLOAT32_BOUND, IGNORED
 from cluster.json_tokens import NULL, QUOTE, TRUE, literal, same, skip_space, string_end
+from cluster.record_rules import AS_CATEGORICAL, AS_FOUND, AS_NUMERIC, FLOAT32_BOUND, IGNORED
 from learning.keys import xxh64
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ FEATURES_MAX = 4096
 
 _SLOTS = 4 * FEATURES_MAX
 _COMMA, _COLON, _CLOSE, _MINUS, _DOT, _ZERO, _NINE = 44, 58, 125, 45, 46, 48, 57
+_NUMBER, _CATEGORY = True, False
 _SEED = np.uint64(0)
 _WHOLE_BOUND = 2.0**53  # below it, the text of a whole number is its digits
 
@@ -33,14 +35,14 @@ _WHOLE_BOUND = 2.0**53  # below it, the text of a whole number is its digits
 class Names(NamedTuple):
     """The feature names of the latest record, in order: most records repeat them, and need not hash or compare them.
 
-    Name j is data[starts[j]:starts[j] + sizes[j]]; the first count[0] are valid and distinct.
+    Name j is data[starts[j]:starts[j] + sizes[j]]; the first filled[0] are valid and distinct.
     """
 
     starts: NDArray[np.int64]
     sizes: NDArray[np.int64]
     keys: NDArray[np.uint64]
     kinds: NDArray[np.uint8]
-    count: NDArray[np.int64]
+    filled: NDArray[np.int64]
     slots: NDArray[np.uint64]
     stamps: NDArray[np.int64]
 
@@ -59,22 +61,22 @@ class Overrides(NamedTuple):
 
     keys: NDArray[np.uint64]
     kinds: NDArray[np.uint8]
-    count: int
+    size: int
     label_min: float
     label_max: float
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _override(overrides, key):  # noqa: ANN001, ANN202 - numba infers types; annotations would only repeat the docstring
+def _override(overrides, key):  # noqa: ANN001, ANN202 - numba infers types
     """The kind that the pipeline gives to the feature of this name key."""
-    low, high = 0, overrides.count
+    low, high = 0, overrides.size
     while low < high:
         middle = (low + high) // 2
         if overrides.keys[middle] < key:
             low = middle + 1
         else:
             high = middle
-    found = low < overrides.count and overrides.keys[low] == key
+    found = low < overrides.size and overrides.keys[low] == key
     return np.int64(overrides.kinds[low]) if found else AS_FOUND
 
 
@@ -102,6 +104,16 @@ def _put(out, entry, key, value, numeric):  # noqa: ANN001, ANN202
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
+def _text_key(data, at, seed, out):  # noqa: ANN001, ANN202
+    """Hash the string whose first byte is at `at`: (place of its closing quote, key)."""
+    end = string_end(data, at)
+    if end >= 0:
+        return end, xxh64(data, at, end - at, seed)
+    end, size = unescape(data, at, out.scratch)
+    return end, xxh64(out.scratch, 0, size, seed)
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
 def _number_entry(data, at, key, kind, out, entry):  # noqa: ANN001, ANN202
     """Read a feature's number at `at`: (end, next entry)."""
     end, value, whole = number(data, at)
@@ -110,42 +122,39 @@ def _number_entry(data, at, key, kind, out, entry):  # noqa: ANN001, ANN202
     if not abs(value) < FLOAT32_BOUND:
         return -1, entry
     if kind != AS_CATEGORICAL:
-        return end, _put(out, entry, key, value, True)
+        return end, _put(out, entry, key, value, _NUMBER)
     text_end = end
     if not whole and data[end - 2] == _DOT and data[end - 1] == _ZERO and value != 0.0:
         whole, text_end = True, end - 2  # 3.0 is the category "3"
     if not whole or abs(value) >= _WHOLE_BOUND:
         return -1, entry
-    return end, _put(out, entry, xxh64(data, at, text_end - at, key), 1.0, False)
+    return end, _put(out, entry, xxh64(data, at, text_end - at, key), 1.0, _CATEGORY)
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def _entry(data, at, key, kind, out, entry):  # noqa: ANN001, ANN202
     """Read a feature's value at `at`: (end, next entry)."""
     if data[at] == QUOTE:
-        end = string_end(data, at + 1)
+        end, hashed = _text_key(data, at + 1, key, out)
         if end < 0 or kind == AS_NUMERIC:
             return -1, entry
-        if kind == IGNORED:
-            return end + 1, entry
-        return end + 1, _put(out, entry, xxh64(data, at + 1, end - at - 1, key), 1.0, False)
+        return end + 1, entry if kind == IGNORED else _put(out, entry, hashed, 1.0, _CATEGORY)
     if data[at] == _MINUS or _ZERO <= data[at] <= _NINE:
         return _number_entry(data, at, key, kind, out, entry)
     end, which = literal(data, at)
     if end < 0 or which == NULL or kind == IGNORED:
         return end, entry
     if kind == AS_CATEGORICAL:
-        return end, _put(out, entry, xxh64(data, at, end - at, key), 1.0, False)
-    return end, _put(out, entry, key, 1.0 if which == TRUE else 0.0, True)
+        return end, _put(out, entry, xxh64(data, at, end - at, key), 1.0, _CATEGORY)
+    return end, _put(out, entry, key, 1.0 if which == TRUE else 0.0, _NUMBER)
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _name(data, at, j, names, overrides):  # noqa: ANN001, ANN202
+def _name(data, at, j, out, names, overrides):  # noqa: ANN001, ANN202
     """Read the name at `at` (after its quote), the record's j-th, into `names`; the place of its closing quote."""
-    end = string_end(data, at)
+    end, key = _text_key(data, at, _SEED, out)
     if end >= 0:
-        names.count[0] = min(names.count[0], j)
-        key = xxh64(data, at, end - at, _SEED)
+        names.filled[0] = min(names.filled[0], j)
         names.starts[j], names.sizes[j], names.keys[j] = at, end - at, key
         names.kinds[j] = _override(overrides, key)
     return end
@@ -163,8 +172,8 @@ def read_features(data, at, stamp, out, entry, names, overrides):  # noqa: ANN00
         at += 1
         end = at + names.sizes[j]
         # `same` first: it never leaves the message, whereas `end` may lie outside of the buffer.
-        if j >= names.count[0] or not same(data, at, names.starts[j], names.sizes[j]) or data[end] != QUOTE:
-            end = _name(data, at, j, names, overrides)
+        if j >= names.filled[0] or not same(data, at, names.starts[j], names.sizes[j]) or data[end] != QUOTE:
+            end = _name(data, at, j, out, names, overrides)
         at = skip_space(data, end + 1)
         if end < 0 or data[at] != _COLON:
             return -1, entry
@@ -173,9 +182,9 @@ def read_features(data, at, stamp, out, entry, names, overrides):  # noqa: ANN00
             return -1, entry
         at = skip_space(data, at)
         if data[at] == _CLOSE:
-            if names.count[0] <= j and not _distinct(names, j + 1, stamp):
+            if names.filled[0] <= j and not _distinct(names, j + 1, stamp):
                 return -1, entry
-            names.count[0] = max(names.count[0], j + 1)
+            names.filled[0] = max(names.filled[0], j + 1)
             return at + 1, entry
         if data[at] != _COMMA:
             return -1, entry

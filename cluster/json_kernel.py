@@ -1,8 +1,8 @@
 """JSON records to columns, compiled: many messages in one buffer, record after record, without strings or dicts.
 
-It takes a plain, strictly valid subset of what cluster/json_records.py takes: no backslash escapes, no nested values,
-no repeated names, numbers that cluster/json_numbers.py rounds with certainty. A record outside of it, good or bad,
-only gets the status slow and is left to the judge; nothing is refused here, so nothing can be refused by mistake.
+It takes a plain, strictly valid subset of what cluster/json_records.py takes: no nested values, no repeated names, no
+escapes but in features, numbers that cluster/json_numbers.py rounds with certainty. A record outside of it, good or
+bad, only gets the status slow and is left to the judge; nothing is refused here, so nothing is refused by mistake.
 
 Buffer: u8, the messages one after another, a zero byte after each and 16 more at the end. No scanner passes a zero
 byte (it is no part of any token), so none needs to compare its place with the end of the message.
@@ -17,8 +17,8 @@ from numba import njit
 
 from cluster.json_features import Names, Overrides, read_features
 from cluster.json_numbers import iso_time, number
-from cluster.json_records import FLOAT32_ABOVE_0, FLOAT32_BOUND
 from cluster.json_tokens import NULL, QUOTE, TRUE, literal, pointer, skip_space, string_end, word
+from cluster.record_rules import FLOAT32_ABOVE_0, FLOAT32_BOUND
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -27,7 +27,9 @@ __all__ = ["Columns", "parse"]
 
 _FEATURES, _LABEL, _WEIGHT, _ID, _TIME, _UNKNOWN = 1, 2, 4, 8, 16, 32
 _COMMA, _COLON, _OPEN, _CLOSE, _MINUS, _ZERO, _NINE = 44, 58, 123, 125, 45, 48, 57
-_WORDS = tuple(np.uint64(int.from_bytes(name, "little")) for name in (b"features", b"label", b"weight", b"id", b"ts"))
+_WORDS = tuple(
+    np.uint64(int.from_bytes(name, "little")) for name in (b"features", b"label", b"weight", b"id", b"ts")
+)
 
 
 class Columns(NamedTuple):
@@ -36,13 +38,16 @@ class Columns(NamedTuple):
     keys: NDArray[np.uint64]
     values: NDArray[np.float32]
     numeric: NDArray[np.uint8]
-    ends: NDArray[np.int64]  # end of the record's entries; equal to the end before it where the record is slow
+    ends: NDArray[
+        np.int64
+    ]  # end of the record's entries; equal to the end before it where the record is slow
     labels: NDArray[np.float64]
     weights: NDArray[np.float64]
     times_s: NDArray[np.float64]
     id_starts: NDArray[np.int64]  # place of the id's text in the buffer
     id_ends: NDArray[np.int64]  # equal to its start where there is none
     slow: NDArray[np.uint8]
+    scratch: NDArray[np.uint8]  # room for the longest message
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -87,7 +92,7 @@ def _take(data, at, field, i, out, overrides):  # noqa: ANN001, ANN202
             return end if overrides.label_min <= out.labels[i] <= overrides.label_max else -1
         return end if field == _UNKNOWN or (which == NULL and field != _LABEL) else -1
     end = string_end(data, at + 1)
-    if end < 0 or field == _LABEL or field == _WEIGHT:
+    if end < 0 or field & (_LABEL | _WEIGHT):
         return -1
     if field == _ID:
         out.id_starts[i], out.id_ends[i] = at + 1, end
@@ -137,14 +142,18 @@ def parse(data, starts, sizes, columns, names, overrides):  # noqa: ANN001, ANN2
     out = Columns(
         pointer(columns.keys), pointer(columns.values), pointer(columns.numeric), pointer(columns.ends),
         pointer(columns.labels), pointer(columns.weights), pointer(columns.times_s),
-        pointer(columns.id_starts), pointer(columns.id_ends), pointer(columns.slow),
+        pointer(columns.id_starts), pointer(columns.id_ends), pointer(columns.slow), pointer(columns.scratch),
     )  # fmt: skip
     seen = Names(
         pointer(names.starts), pointer(names.sizes), pointer(names.keys), pointer(names.kinds),
-        pointer(names.count), pointer(names.slots), pointer(names.stamps),
+        pointer(names.filled), pointer(names.slots), pointer(names.stamps),
     )  # fmt: skip
     given = Overrides(
-        pointer(overrides.keys), pointer(overrides.kinds), overrides.count, overrides.label_min, overrides.label_max
+        pointer(overrides.keys),
+        pointer(overrides.kinds),
+        overrides.size,
+        overrides.label_min,
+        overrides.label_max,
     )
     entry = 0
     for i in range(len(starts)):

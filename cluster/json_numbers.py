@@ -33,10 +33,8 @@ def _powers_of_5(exponent_max: int) -> np.ndarray[tuple[int, int], np.dtype[np.u
     rows = []
     for exponent in range(-exponent_max, exponent_max + 1):
         power = 5 ** abs(exponent)
-        if exponent < 0:
-            bits = (1 << (power.bit_length() + 127)) // power + 1
-        else:
-            bits = power << 128 >> power.bit_length()
+        size = power.bit_length()
+        bits = (1 << size + 127) // power + 1 if exponent < 0 else power << 128 >> size
         rows.append((bits >> 64, bits & (2**64 - 1)))
     return np.array(rows, np.uint64)
 
@@ -45,7 +43,7 @@ _POWERS_OF_5 = _powers_of_5(_EXPONENT_MAX)
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _product(a, b):  # noqa: ANN001, ANN202 - numba infers types; annotations would only repeat the docstring
+def _product(a, b):  # noqa: ANN001, ANN202 - numba infers types
     """The 128-bit product of two u64, as (high, low)."""
     a_low, a_high, b_low, b_high = a & _LOW_32, a >> _U32, b & _LOW_32, b >> _U32
     low = a_low * b_low
@@ -63,7 +61,9 @@ def _rounded(mantissa, exponent):  # noqa: ANN001, ANN202
         shift += 1
     row = exponent + _EXPONENT_MAX
     high, low = _product(mantissa, _POWERS_OF_5[row, 0])
-    if high & np.uint64(0x1FF) == np.uint64(0x1FF):  # the bits below may carry: look at the power's lower half
+    if high & np.uint64(0x1FF) == np.uint64(
+        0x1FF
+    ):  # the bits below may carry: look at the power's lower half
         carried, _ = _product(mantissa, _POWERS_OF_5[row, 1])
         low += carried
         if low < carried:
@@ -186,7 +186,14 @@ def _offset(data, at, end):  # noqa: ANN001, ANN202
         return 0
     hours, minutes = _field(data, at + 1, 2), _field(data, at + 4, 2)
     signed = data[at] == _PLUS or data[at] == _MINUS
-    if end != at + 6 or not signed or data[at + 3] != _COLON or min(hours, minutes) < 0 or hours > 23 or minutes > 59:
+    if (
+        end != at + 6
+        or not signed
+        or data[at + 3] != _COLON
+        or min(hours, minutes) < 0
+        or hours > 23
+        or minutes > 59
+    ):
         return -1 << 62
     seconds = hours * 3600 + minutes * 60
     return -seconds if data[at] == _MINUS else seconds
@@ -209,7 +216,13 @@ def iso_time(data, at, end):  # noqa: ANN001, ANN201
         for place in range(point + 1, point + 7):  # Python drops what is below a microsecond
             fraction = fraction * 10 + (data[place] - _ZERO if place < zone else 0)
     offset = _offset(data, zone, end)
-    if min(hours, minutes, seconds) < 0 or hours > 23 or minutes > 59 or seconds > 59 or min(days, offset) == -1 << 62:
+    if (
+        min(hours, minutes, seconds) < 0
+        or hours > 23
+        or minutes > 59
+        or seconds > 59
+        or min(days, offset) == -1 << 62
+    ):
         return -1, 0.0
     microseconds = (days * 86400 + hours * 3600 + minutes * 60 + seconds - offset) * 1000000 + fraction
     if abs(microseconds) > _MICROSECONDS_MAX:

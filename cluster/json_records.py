@@ -13,84 +13,33 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from functools import lru_cache
+from typing import Any
 
+import numpy as np
 import orjson
 
+from cluster.record_rules import (
+    AS_CATEGORICAL,
+    AS_FOUND,
+    AS_NUMERIC,
+    FLOAT32_ABOVE_0,
+    FLOAT32_BOUND,
+    IGNORED,
+    BadRecord,
+    Entry,
+    Record,
+    Rules,
+)
 from learning.keys import name_key, number_text, value_key
 
-if TYPE_CHECKING:
-    from cluster.config import FeaturesConfig
-
-__all__ = [
-    "AS_CATEGORICAL",
-    "AS_FOUND",
-    "AS_NUMERIC",
-    "FLOAT32_ABOVE_0",
-    "FLOAT32_BOUND",
-    "IGNORED",
-    "BadRecord",
-    "Entry",
-    "Record",
-    "Rules",
-    "judge",
-    "read_record",
-]
-
-FLOAT32_BOUND = (2 - 2.0**-24) * 2.0**127
-"""A double rounds to a finite float32 if and only if its magnitude is below this."""
-
-FLOAT32_ABOVE_0 = 2.0**-150
-"""A double rounds to a positive float32 if and only if it is above this."""
-
-AS_FOUND, AS_NUMERIC, AS_CATEGORICAL, IGNORED = 0, 1, 2, 3
-"""How a feature is read: by the kind its value has, or as the pipeline file says."""
+__all__ = ["judge", "read_record"]
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _SHAPE = 'expected {"features": {...}, "label": ...}'
 _SHOWN_CHARS_MAX = 80
 _KEYS_SHOWN_MAX = 8
-
-
-class BadRecord(ValueError):  # noqa: N818 - a verdict on data, caught by the decoder and never seen by a user
-    """The record cannot be learnt; the message is the sentence for the dead letter."""
-
-
-@dataclass(frozen=True, slots=True)
-class Rules:
-    """What the pipeline says about records: kinds of named features, and the range of labels."""
-
-    kinds: dict[str, int]
-    label_min: float = 0.0
-    label_max: float = 1.0
-
-    @classmethod
-    def of(cls, features: FeaturesConfig, label_min: float = 0.0, label_max: float = 1.0) -> Rules:
-        """Rules of a pipeline's `features` section."""
-        named = ((features.as_numeric, AS_NUMERIC), (features.as_categorical, AS_CATEGORICAL), (features.ignore, IGNORED))
-        return cls({name: kind for names, kind in named for name in names}, label_min, label_max)
-
-
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """One feature of one record, as the learner sees it."""
-
-    key: int
-    value: float
-    numeric: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Record:
-    """One learnable record; `time_s` is NaN and `identity` empty where it brought none."""
-
-    entries: list[Entry]
-    label: float
-    weight: float
-    time_s: float
-    identity: str
 
 
 def read_record(message: bytes, rules: Rules) -> Record:
@@ -113,11 +62,13 @@ def judge(document: dict[str, Any], rules: Rules) -> Record:
         found = "missing" if "features" not in document else _kind(features)
         raise BadRecord(f'"features" is {found}, the keys found are {_listed(document)}; {_SHAPE}')
     return Record(
-        entries=_entries(features, rules),
         label=_label(document, rules),
         weight=_weight(document.get("weight")),
         time_s=_time_s(document.get("ts")),
         identity=_identity(document.get("id")),
+        entries=_entries(
+            features, rules
+        ),  # last, because it takes longest: where all labels are bad, all come here
     )
 
 
@@ -128,31 +79,52 @@ def _entries(features: dict[str, Any], rules: Rules) -> list[Entry]:
         kind = rules.kinds.get(name, AS_FOUND)
         if kind == IGNORED:
             continue
-        key = int(name_key(name))
+        key = _name_key(name)
         if key in names:
-            raise BadRecord(f"features {_shown(names[key])} and {_shown(name)} have the same 64-bit key; rename one")
+            raise BadRecord(
+                f"features {_shown(names[key])} and {_shown(name)} have the same 64-bit key; rename one"
+            )
         names[key] = name
         if value is not None:
             entries.append(_entry(name, key, value, kind))
     return entries
 
 
+@lru_cache(maxsize=65536)
+def _name_key(name: str) -> int:
+    return int(name_key(name))
+
+
 def _entry(name: str, key: int, value: Any, kind: int) -> Entry:
     if isinstance(value, str):
         if kind == AS_NUMERIC:
-            raise BadRecord(f"feature {_shown(name)} is the text {_shown(value)}, but as_numeric wants a number or null")
+            raise BadRecord(
+                f"feature {_shown(name)} is the text {_shown(value)}, but as_numeric wants numbers"
+            )
         return _category(key, value)
     if not isinstance(value, (bool, int, float)):
-        raise BadRecord(f"feature {_shown(name)} is {_kind(value)}; send a number, a text, true, false or null")
+        raise BadRecord(
+            f"feature {_shown(name)} is {_kind(value)}; send a number, a text, true, false or null"
+        )
     if isinstance(value, bool):
-        return _category(key, str(value).lower()) if kind == AS_CATEGORICAL else Entry(key, float(value), numeric=True)
+        return (
+            _category(key, str(value).lower())
+            if kind == AS_CATEGORICAL
+            else Entry(key, float(value), numeric=True)
+        )
     if not abs(value) < FLOAT32_BOUND:
-        raise BadRecord(f"feature {_shown(name)} is {_shown(value)}, which is not a finite 32-bit float; send null instead")
-    return _category(key, number_text(value)) if kind == AS_CATEGORICAL else Entry(key, float(value), numeric=True)
+        raise BadRecord(
+            f"feature {_shown(name)} is {_shown(value)}, no finite 32-bit float; send null instead"
+        )
+    return (
+        _category(key, number_text(value))
+        if kind == AS_CATEGORICAL
+        else Entry(key, float(value), numeric=True)
+    )
 
 
 def _category(key: int, text: str) -> Entry:
-    return Entry(int(value_key(key, text)), 1.0, numeric=False)
+    return Entry(int(value_key(np.uint64(key), text)), 1.0, numeric=False)
 
 
 def _label(document: dict[str, Any], rules: Rules) -> float:
@@ -226,7 +198,14 @@ def _syntax_reason(message: bytes, error: orjson.JSONDecodeError, rules: Rules) 
 
 
 def _kind(value: Any) -> str:
-    kinds = {dict: "an object", list: "a list", str: "a text", bool: "a boolean", int: "a number", float: "a number"}
+    kinds = {
+        dict: "an object",
+        list: "a list",
+        str: "a text",
+        bool: "a boolean",
+        int: "a number",
+        float: "a number",
+    }
     return "null" if value is None else kinds.get(type(value), f"of type {type(value).__name__}")
 
 

@@ -9,7 +9,8 @@ import numpy as np
 from cluster.decoded_rows import Refusal, Rows, gather
 from cluster.json_features import Names, Overrides
 from cluster.json_kernel import Columns, parse
-from cluster.json_records import BadRecord, Record, Rules, read_record
+from cluster.json_records import read_record
+from cluster.record_rules import BadRecord, Record, Rules
 from learning.batch import TextColumn
 from learning.keys import name_key
 
@@ -63,13 +64,13 @@ def _parsed(messages: Sequence[bytes], overrides: Overrides) -> tuple[NDArray[np
     sizes = np.fromiter(map(len, messages), np.int64, n)
     starts = np.zeros(n, np.int64)
     np.cumsum(sizes[:-1] + 1, out=starts[1:])
-    columns = _room(n, len(joined) // _ENTRY_BYTES_MIN)
+    columns = _room(n, len(joined) // _ENTRY_BYTES_MIN, max(sizes.max(initial=0), 1))
     data = np.frombuffer(joined, np.uint8)
     parse(data, starts, sizes, columns, Names.empty(), overrides)
     return data, columns
 
 
-def _room(records: int, entries: int) -> Columns:
+def _room(records: int, entries: int, message_bytes_max: int) -> Columns:
     return Columns(
         keys=np.empty(entries, np.uint64),
         values=np.empty(entries, np.float32),
@@ -81,6 +82,7 @@ def _room(records: int, entries: int) -> Columns:
         id_starts=np.empty(records, np.int64),
         id_ends=np.empty(records, np.int64),
         slow=np.empty(records, np.uint8),
+        scratch=np.empty(message_bytes_max, np.uint8),
     )
 
 
@@ -117,8 +119,12 @@ def _spliced(
     columns.id_ends[places] = texts.offsets[1:] + len(data)
     return columns._replace(
         keys=np.concatenate([columns.keys[:total], np.array([e.key for e in entries], np.uint64)])[taken],
-        values=np.concatenate([columns.values[:total], np.array([e.value for e in entries], np.float32)])[taken],
-        numeric=np.concatenate([columns.numeric[:total], np.array([e.numeric for e in entries], np.uint8)])[taken],
+        values=np.concatenate([columns.values[:total], np.array([e.value for e in entries], np.float32)])[
+            taken
+        ],
+        numeric=np.concatenate([columns.numeric[:total], np.array([e.numeric for e in entries], np.uint8)])[
+            taken
+        ],
         ends=offsets[1:],
     ), np.concatenate([data, texts.data])
 

@@ -13,7 +13,19 @@ import numpy as np
 from numba import njit, types
 from numba.extending import intrinsic
 
-__all__ = ["FALSE", "NULL", "QUOTE", "TRUE", "literal", "pointer", "same", "skip_space", "string_end", "word"]
+__all__ = [
+    "FALSE",
+    "NULL",
+    "QUOTE",
+    "TRUE",
+    "literal",
+    "pointer",
+    "same",
+    "skip_space",
+    "string_end",
+    "utf8_end",
+    "word",
+]
 
 QUOTE, TRUE, FALSE, NULL = 34, 116, 102, 110
 """First bytes of a string, of `true`, of `false` and of `null`."""
@@ -21,7 +33,7 @@ QUOTE, TRUE, FALSE, NULL = 34, 116, 102, 110
 _BACKSLASH = 92
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@intrinsic
 def pointer(typing_context: Any, array: Any) -> Any:
     """The memory of a contiguous array, as a pointer of its dtype, for compiled code; keep the array alive.
 
@@ -33,6 +45,7 @@ def pointer(typing_context: Any, array: Any) -> Any:
 
     return types.CPointer(array.dtype)(array), generate
 
+
 @njit(cache=True, nogil=True, error_model="numpy")
 def skip_space(data, at):  # noqa: ANN001, ANN201 - numba infers types; annotations would only repeat the docstring
     """The place of the first byte from `at` on that is not white space."""
@@ -42,7 +55,7 @@ def skip_space(data, at):  # noqa: ANN001, ANN201 - numba infers types; annotati
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _utf8(data, at):  # noqa: ANN001, ANN202
+def utf8_end(data, at):  # noqa: ANN001, ANN201
     """The end of the character of two to four bytes at `at` (RFC 3629), or -1."""
     lead = data[at]
     size = 2 if lead < 0xE0 else 3 if lead < 0xF0 else 4
@@ -73,7 +86,7 @@ def string_end(data, at):  # noqa: ANN001, ANN201
         if data[at] < 128:
             at += 1
             continue
-        at = _utf8(data, at)
+        at = utf8_end(data, at)
         if at < 0:
             return -1
     return at
@@ -95,7 +108,7 @@ def literal(data, at):  # noqa: ANN001, ANN201
 @njit(cache=True, nogil=True, error_model="numpy")
 def same(data, a, b, size):  # noqa: ANN001, ANN201
     """Whether data[a:a + size] and data[b:b + size] are equal."""
-    for i in range(size):
+    for i in range(size):  # noqa: SIM110 - numba knows no generators here
         if data[a + i] != data[b + i]:
             return False
     return True

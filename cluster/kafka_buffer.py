@@ -135,7 +135,11 @@ class PartitionBuffer:
     @property
     def holds_batch(self) -> bool:
         """True if a batch can be cut that no later message would have made longer."""
-        return self.rows >= self._batch_records or self.bytes >= BATCH_BYTES_MAX or (self.fetched and bool(self._pieces))
+        return (
+            self.rows >= self._batch_records
+            or self.bytes >= BATCH_BYTES_MAX
+            or (self.fetched and bool(self._pieces))
+        )
 
     @property
     def holds_any(self) -> bool:

@@ -52,7 +52,9 @@ class Chunk:
         """Messages start:stop; its next offset lies behind its last message, or behind the whole batch."""
         whole = stop >= len(self.values)
         next_offset = self.next_offset if whole else int(self.offsets[stop - 1]) + 1
-        return Chunk(self.offsets[start:stop], self.produced_s[start:stop], self.values[start:stop], next_offset)
+        return Chunk(
+            self.offsets[start:stop], self.produced_s[start:stop], self.values[start:stop], next_offset
+        )
 
 
 def read_in_chunks(consumer: KafkaConsumer) -> KafkaConsumer:
@@ -71,7 +73,9 @@ class _ChunkedRecords(Fetcher.PartitionRecords):  # type: ignore[misc]  # kafka-
         messages = 0
         try:
             for chunk in self.record_iterator:
-                chunks.append(chunk if chunk.offsets[0] >= self.fetch_offset else _from(chunk, self.fetch_offset))
+                chunks.append(
+                    chunk if chunk.offsets[0] >= self.fetch_offset else _from(chunk, self.fetch_offset)
+                )
                 messages += len(chunk.values)
                 if n is not None and messages >= n:
                     break
@@ -81,7 +85,9 @@ class _ChunkedRecords(Fetcher.PartitionRecords):  # type: ignore[misc]  # kafka-
             self._next_inline_exception = error  # thrown by the next call, behind what could be read
         return chunks
 
-    def _unpack_records(self, tp: Any, records: Any, key_deserializer: Any, value_deserializer: Any) -> Iterator[Chunk]:
+    def _unpack_records(
+        self, tp: Any, records: Any, key_deserializer: Any, value_deserializer: Any
+    ) -> Iterator[Chunk]:
         batch = None
         while (following := records.next_batch()) is not None:
             batch = following
@@ -143,12 +149,16 @@ def _legacy_chunk(batch: Any) -> Chunk:
     """Messages of formats 0 and 1 (Kafka before 0.11, long out of use), one by one."""
     records = list(batch)
     offsets = np.array([record.offset for record in records], np.int64)
-    times_ms = np.array([-1 if record.timestamp is None else record.timestamp for record in records], np.int64)
-    return Chunk(offsets, _seconds(times_ms), [bytes(record.value or b"") for record in records], batch.next_offset)
+    times_ms = np.array(
+        [-1 if record.timestamp is None else record.timestamp for record in records], np.int64
+    )
+    return Chunk(
+        offsets, _seconds(times_ms), [bytes(record.value or b"") for record in records], batch.next_offset
+    )
 
 
 @njit(inline="always")
-def _varint(data, at):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+def _varint(data, at):  # noqa: ANN001, ANN202
     """Zigzag varint at data[at:] -> (value, position behind it); past the end it reads as 0 and moves on."""
     raw, shift = np.uint64(0), np.uint64(0)
     while at < len(data):
@@ -162,7 +172,7 @@ def _varint(data, at):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
 
 
 @njit(cache=True, nogil=True)
-def _split_records(data, at, fields):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+def _split_records(data, at, fields):  # noqa: ANN001, ANN202
     """Fill `fields` (4, n) i64: offset delta, time delta (ms), value start, value stop; False if a record is torn.
 
     A record is: length, attributes, time delta, offset delta, key, value, headers; all numbers zigzag varints.

@@ -1,4 +1,4 @@
-"""The one place where settings of kafka-python are written, and where its errors become sentences.
+"""The one place where settings of kafka-python are written.
 
 Offsets live in our snapshots, so there are no groups, no commits and no `auto_offset_reset`; the consumer is always
 given its partitions by `assign` and its offsets by `seek`. `${NAME}` in the options of a connection is read from the
@@ -12,23 +12,32 @@ import importlib.util
 import logging
 import os
 import re
-from contextlib import contextmanager
+import time
 from typing import TYPE_CHECKING, Any
 
 from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, errors
 from kafka.net.compat import KafkaNetClient
 
+from cluster.kafka_errors import CONNECT_TIMEOUT_S, explain_kafka_error
 from cluster.records import SourceError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from cluster.config import KafkaConnection
 
-__all__ = ["connect_admin", "connect_consumer", "connect_producer", "explain_kafka_error", "expanded", "expired_offset", "has_broker", "kafka_errors"]
+__all__ = [
+    "BrokerWatch",
+    "close_producer",
+    "connect_admin",
+    "connect_consumer",
+    "connect_producer",
+    "expanded",
+    "has_broker",
+]
+
+log = logging.getLogger(__name__)
 
 MIB = 2**20
-CONNECT_TIMEOUT_S = 10.0
+BROKER_AWAY_S = 2.0
 RECONNECT_BACKOFF_MS_MAX = 1000
 MESSAGE_BYTES_OVERHEAD_MAX = 65536
 """What a message's key, headers and the batch around it may add to its value."""
@@ -53,8 +62,17 @@ _PRODUCER: dict[str, Any] = {
     "allow_auto_create_topics": False,
     "metrics_enabled": False,
 }
-_OURS = frozenset({"bootstrap_servers", "transactional_id", "key_serializer", "value_serializer"}) | frozenset(
-    {"group_id", "enable_auto_commit", "auto_offset_reset", "isolation_level", "key_deserializer", "value_deserializer"}
+_OURS = frozenset(
+    {"bootstrap_servers", "transactional_id", "key_serializer", "value_serializer"}
+) | frozenset(
+    {
+        "group_id",
+        "enable_auto_commit",
+        "auto_offset_reset",
+        "isolation_level",
+        "key_deserializer",
+        "value_deserializer",
+    }
 )
 """Options whose values the exactness of the stream rests on; a pipeline cannot change them."""
 
@@ -132,7 +150,9 @@ def _options(connection: KafkaConnection, client_class: Any) -> dict[str, Any]:
             raise SourceError(msg)
         if name not in _KNOWN:
             close = difflib.get_close_matches(name, sorted(_KNOWN), n=1)
-            hint = f"did you mean {close[0]}?" if close else "see kafka-python's documentation of KafkaConsumer"
+            hint = (
+                f"did you mean {close[0]}?" if close else "see kafka-python's documentation of KafkaConsumer"
+            )
             raise SourceError(f"source.options.{name} is no option of kafka-python; {hint}")
     known = client_class.DEFAULT_CONFIG
     options = {name: value for name, value in connection.options.items() if name in known}
@@ -156,56 +176,42 @@ def _quieten_kafka_python() -> None:
         logger.setLevel(logging.CRITICAL)
 
 
-@contextmanager
-def kafka_errors(connection: KafkaConnection, topic: str | None = None) -> Iterator[None]:
-    """Turns kafka-python's errors inside the block into SourceError sentences."""
-    try:
-        yield
-    except errors.KafkaError as error:
-        raise explain_kafka_error(error, connection, topic) from error
-
-
 def has_broker(consumer: KafkaConsumer) -> bool:
     """True if a connection to any broker stands; kafka-python 3.0 tells it only by private names."""
     client = consumer._client  # noqa: SLF001
     return any(client.connected(broker.node_id) for broker in client.cluster.brokers())
 
 
-def expired_offset(places: str) -> SourceError:
-    """The sentence for offsets that the broker does not have (any more)."""
-    return SourceError(
-        f"Kafka no longer has the offset to go on from at {places}: retention has deleted it, or the topic was made "
-        "anew; start from another snapshot, or without one and source.start=earliest, and records in between are lost"
-    )
+def close_producer(producer: KafkaProducer, timeout_s: float) -> None:
+    """Release a producer's connections and thread; what is not confirmed within `timeout_s` is given up."""
+    try:
+        producer.close(timeout=timeout_s)
+    except errors.KafkaError:
+        # Its close flushes first, and when that fails it leaves its thread running: stop it by the private way.
+        producer._sender.force_close()  # noqa: SLF001
+        producer._sender.join(timeout_s)  # noqa: SLF001
+        producer._closed = True  # noqa: SLF001
 
 
-def explain_kafka_error(
-    error: BaseException,
-    connection: KafkaConnection,
-    topic: str | None = None,
-    timeout_s: float = CONNECT_TIMEOUT_S,
-) -> SourceError:
-    """A sentence for an error of kafka-python: which server or topic, what is wrong, what to do."""
-    servers = connection.bootstrap_servers
-    if isinstance(error, errors.UnknownTopicOrPartitionError):
-        return SourceError(
-            f"Kafka at {servers} has no topic {topic!r}; create it, or fill it with: "
-            f"python -m jobs.produce FILE {topic or 'TOPIC'} --bootstrap-servers {servers}"
-        )
-    if isinstance(error, errors.SaslAuthenticationFailedError):
-        return SourceError(
-            f"Kafka at {servers} refused the login ({error}); check sasl_mechanism, sasl_plain_username and "
-            "sasl_plain_password in source.options"
-        )
-    if isinstance(error, errors.AuthorizationError):
-        return SourceError(f"Kafka at {servers} does not allow access to {topic or 'the cluster'}; ask for read rights")
-    if isinstance(error, (errors.KafkaTimeoutError, errors.KafkaConnectionError, errors.NodeNotReadyError, OSError)):
-        return SourceError(
-            f"no Kafka broker answered at {servers} within {timeout_s:g} s; start one with "
-            "`python -m jobs.broker`, or give the address of yours as source.bootstrap_servers"
-        )
-    return SourceError(f"Kafka at {servers} failed{f' for topic {topic!r}' if topic else ''}: {_plain(error)}")
+class BrokerWatch:
+    """Says once that the broker went away, and once that it is back; the client itself keeps trying."""
 
+    def __init__(self, consumer: KafkaConsumer, servers: str) -> None:
+        self._consumer = consumer
+        self._servers = servers
+        self._seen_s = time.monotonic()
+        self._away = False
 
-def _plain(error: BaseException) -> str:
-    return f"{type(error).__name__}: {error}".removesuffix(": ")
+    def look(self, *, answered: bool) -> None:
+        """Called after each poll; `answered` if it brought something."""
+        now_s = time.monotonic()
+        if answered or has_broker(self._consumer):
+            self._seen_s = now_s
+            if self._away:
+                log.warning("Kafka at %s is back; reading goes on", self._servers)
+                self._away = False
+        elif not self._away and now_s - self._seen_s > BROKER_AWAY_S:
+            log.warning(
+                "Kafka at %s does not answer any more; trying again about every second", self._servers
+            )
+            self._away = True

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from kafka import errors
 
-from cluster.kafka_client import connect_admin, connect_producer, explain_kafka_error
+from cluster.kafka_client import close_producer, connect_admin, connect_producer
+from cluster.kafka_errors import explain_kafka_error
 from cluster.records import SourceError
 
 if TYPE_CHECKING:
@@ -107,7 +108,7 @@ class KafkaSender:
             try:
                 self._producer.flush(timeout_s)
             except errors.KafkaError as error:
-                self._note_failure(error)
+                self._give_up(error)
                 raise self._error() from error
         self._settle(0, timeout_s)
 
@@ -119,13 +120,13 @@ class KafkaSender:
         try:
             self.flush(timeout_s)
         finally:
-            self._producer.close(timeout=1)
+            close_producer(self._producer, 1.0)
 
     def abandon(self, timeout_s: float = 1.0) -> None:
         """Release the connections; what is not confirmed yet may be lost. Does nothing after `close`."""
         if not self._closed:
             self._closed = True
-            self._producer.close(timeout=timeout_s)
+            close_producer(self._producer, timeout_s)
 
     def _settle(self, bytes_left: int, timeout_s: float) -> None:
         """Wait for the oldest messages until only `bytes_left` are under way."""
@@ -143,6 +144,14 @@ class KafkaSender:
             future.get(timeout=timeout_s)
         except errors.KafkaError as error:
             self._note_failure(error)
+
+    def _give_up(self, error: BaseException) -> None:
+        """Count everything that is not confirmed as failed."""
+        for future, _ in self._under_way:
+            if not future.succeeded():
+                self._note_failure(error)
+        self._under_way.clear()
+        self._bytes = 0
 
     def _note_failure(self, error: BaseException) -> None:
         self.failed += 1

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import logging
 import threading
-import time
 from collections import deque
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -22,7 +21,8 @@ from kafka import TopicPartition, errors
 
 from cluster.kafka_buffer import BATCH_BYTES_MAX, PartitionBuffer
 from cluster.kafka_chunks import read_in_chunks
-from cluster.kafka_client import connect_consumer, expired_offset, explain_kafka_error, has_broker
+from cluster.kafka_client import BrokerWatch, connect_consumer
+from cluster.kafka_errors import expired_offset, explain_kafka_error
 from cluster.records import Decoded, SourceError
 from learning.batch import BatchId
 
@@ -40,7 +40,6 @@ READY_BATCHES_MAX = 2
 BUFFER_BYTES_MAX = 2 * BATCH_BYTES_MAX
 BUFFER_RESUME_FILL = 0.5
 WAIT_FOR_ROOM_S = 0.02
-BROKER_AWAY_S = 2.0
 CLOSE_TIMEOUT_S = 5.0
 
 
@@ -83,16 +82,17 @@ class KafkaSource:
         self._changed = threading.Condition()
         self._closed = self._finished = False
         self._error: SourceError | None = None
-        self._broker_seen_s = time.monotonic()
-        self._broker_away = False
         self._consumer = read_in_chunks(connect_consumer(config))
+        self._watch = BrokerWatch(self._consumer, config.bootstrap_servers)
         self._thread = threading.Thread(target=self._read, name=f"kafka-{config.topic}", daemon=True)
         self._thread.start()
 
     def poll(self, timeout_s: float) -> Decoded | None:
         """The next batch, or None if there is none within `timeout_s`. Raises SourceError."""
         with self._changed:
-            self._changed.wait_for(lambda: self._ready or self._error or self._finished or self._closed, timeout_s)
+            self._changed.wait_for(
+                lambda: self._ready or self._error or self._finished or self._closed, timeout_s
+            )
             if self._ready:
                 decoded = self._ready.popleft()
                 self._polled[decoded.batch.batch_id.partition] = decoded.batch.batch_id.next_offset
@@ -120,7 +120,11 @@ class KafkaSource:
             self._changed.notify_all()
         self._thread.join(CLOSE_TIMEOUT_S)
         if self._thread.is_alive():
-            log.warning("the reader of topic %r did not stop within %g s; it is left", self._config.topic, CLOSE_TIMEOUT_S)
+            log.warning(
+                "the reader of topic %r did not stop within %g s; it is left",
+                self._config.topic,
+                CLOSE_TIMEOUT_S,
+            )
 
     def _read(self) -> None:
         try:
@@ -133,7 +137,11 @@ class KafkaSource:
         except errors.KafkaError as error:
             self._stop(self._explain(error))
         except Exception as error:
-            self._stop(SourceError(f"the reader of topic {self._config.topic!r} failed: {type(error).__name__}: {error}"))
+            self._stop(
+                SourceError(
+                    f"the reader of topic {self._config.topic!r} failed: {type(error).__name__}: {error}"
+                )
+            )
             log.exception("the reader of topic %r failed", self._config.topic)
         else:
             self._stop(None)
@@ -182,14 +190,15 @@ class KafkaSource:
         could_cut = self._next_buffer(short=True) is not None
         paused = self._pause_full()
         if paused < len(self._buffers):
-            fetched = self._consumer.poll(timeout_ms=0 if could_cut else int(self._config.poll_timeout_s * 1000))
+            fetched = self._consumer.poll(
+                timeout_ms=0 if could_cut else int(self._config.poll_timeout_s * 1000)
+            )
             for topic_partition, chunks in fetched.items():
                 self._by_partition[topic_partition.partition].add(chunks)
             self._note_positions()
+            self._watch.look(answered=bool(fetched))
             if fetched:
-                self._broker_seen_s = time.monotonic()
                 return
-            self._watch_broker()
         if could_cut:
             with self._changed:
                 self._changed.wait_for(lambda: self._closed or self._can_cut(), WAIT_FOR_ROOM_S)
@@ -220,22 +229,9 @@ class KafkaSource:
                 end = buffer.end_offset
                 self._highwaters[buffer.partition] = highwater if end is None else min(highwater, end)
             if self._bounded and not buffer.fetched:
-                buffer.position = max(buffer.position, self._consumer.position(topic_partition, timeout_ms=0) or 0)
-
-    def _watch_broker(self) -> None:
-        """Say once that the broker went away, and once that it is back; the client itself keeps trying."""
-        now_s = time.monotonic()
-        if has_broker(self._consumer):
-            self._broker_seen_s = now_s
-            if self._broker_away:
-                log.warning("Kafka at %s is back; reading goes on", self._config.bootstrap_servers)
-                self._broker_away = False
-        elif not self._broker_away and now_s - self._broker_seen_s > BROKER_AWAY_S:
-            log.warning(
-                "Kafka at %s does not answer any more; trying again about every second until it does",
-                self._config.bootstrap_servers,
-            )
-            self._broker_away = True
+                buffer.position = max(
+                    buffer.position, self._consumer.position(topic_partition, timeout_ms=0) or 0
+                )
 
     def _explain(self, error: errors.KafkaError) -> SourceError:
         topic = self._config.topic

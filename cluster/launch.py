@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from cluster.config import Pipeline
 
-__all__ = ["LaunchError", "RayCluster"]
+__all__ = ["LaunchError", "RayCluster", "local_ray_options"]
 
 INLINE_BYTES_MAX = 2 * 2**20
 """Arguments and returns below this travel inside the call; measured: 25 -> 16 ms a cycle of 100 k keys."""
@@ -40,6 +40,20 @@ _OBJECT_STORE_BYTES = 512 * 2**20
 
 class LaunchError(Exception):
     """The actors could not be started; the message says what was asked for and what is there."""
+
+
+def local_ray_options(cpus: int, folder: str) -> dict[str, Any]:
+    """Arguments of `ray.init` for a Ray of our own: on 127.0.0.1, with its files in `folder`, without a dashboard."""
+    return {
+        "address": "local",
+        "num_cpus": cpus,
+        "num_gpus": 0,
+        "object_store_memory": _OBJECT_STORE_BYTES,
+        "include_dashboard": False,
+        "_node_ip_address": "127.0.0.1",
+        "_temp_dir": folder,
+        "_system_config": {"max_direct_call_object_size": INLINE_BYTES_MAX},
+    }
 
 
 class _WorkerActor:
@@ -72,6 +86,7 @@ class RayCluster:
         self._pipeline = pipeline
         self._specs = specs
         self._actors: list[Any] = []
+        self._owns_ray = False
         self._owned_folder: str | None = None
         self._runs: list[Any] = []
 
@@ -90,6 +105,9 @@ class RayCluster:
         self.close()
 
     def _connect(self) -> None:
+        if ray.is_initialized():  # a notebook, or a test, that has joined or started a Ray of its own
+            return
+        self._owns_ray = True
         address = self._pipeline.cluster.address or os.environ.get("RAY_ADDRESS")
         common: dict[str, Any] = {"namespace": "millrace", "logging_level": "error", "log_to_driver": True}
         if address:
@@ -98,17 +116,8 @@ class RayCluster:
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         # Ray's sockets live in its temporary folder and have short paths at most (107 bytes on Linux).
         self._owned_folder = tempfile.mkdtemp(prefix="millrace-ray-")
-        ray.init(
-            address="local",
-            num_cpus=self._pipeline.cluster.shards + self._pipeline.cluster.workers + 1,
-            num_gpus=0,
-            object_store_memory=_OBJECT_STORE_BYTES,
-            include_dashboard=False,
-            _node_ip_address="127.0.0.1",
-            _temp_dir=self._owned_folder,
-            _system_config={"max_direct_call_object_size": INLINE_BYTES_MAX},
-            **common,
-        )
+        cpus = self._pipeline.cluster.shards + self._pipeline.cluster.workers
+        ray.init(**common, **local_ray_options(cpus, self._owned_folder))
 
     def _start_actors(self) -> None:
         pipeline = self._pipeline
@@ -174,8 +183,9 @@ class RayCluster:
             with contextlib.suppress(ray.exceptions.RayError):
                 ray.kill(actor)
         self._actors.clear()
-        if ray.is_initialized():
+        if self._owns_ray:
             ray.shutdown()
+            self._owns_ray = False
         if self._owned_folder is not None:
             shutil.rmtree(self._owned_folder, ignore_errors=True)
             self._owned_folder = None

@@ -18,15 +18,16 @@ import orjson
 import pyarrow as pa
 
 from cluster.config import FeaturesConfig, KafkaConnection
+from cluster.file_blocks import BadRow, RowBlock
 from cluster.file_columns import to_message
-from cluster.file_rows import BadRow, RowBlock, open_rows
+from cluster.file_rows import open_rows
 from cluster.file_schema import infer_schema
 from cluster.file_source import encode_arrow
 from cluster.kafka_sender import KafkaSender, ensure_topic
 from cluster.records import SourceError
 from cluster.river_rows import RIVER_PREFIX, river_rows
 
-__all__ = ["Produced", "ProducePlan", "produce"]
+__all__ = ["ProducePlan", "Produced", "produce"]
 
 SLICES_PER_S = 20
 """At a given rate, records leave in this many slices a second."""
@@ -71,7 +72,9 @@ class Produced:
 def produce(plan: ProducePlan, on_progress: Callable[[int], None] = lambda _: None) -> Produced:
     """Send everything and wait until all of it is confirmed. Raises SourceError; records sent before it stay sent."""
     if plan.key is not None and plan.format == "arrow":
-        raise SourceError("--key needs --format json: an Arrow message holds many records, and a message has one key")
+        raise SourceError(
+            "--key needs --format json: an Arrow message holds many records, and a message has one key"
+        )
     blocks = _blocks(plan)
     first = next(blocks, None)  # a file that cannot be read must not leave a new topic behind
     partitions = ensure_topic(plan.connection, plan.topic, plan.partitions)
@@ -81,7 +84,7 @@ def produce(plan: ProducePlan, on_progress: Callable[[int], None] = lambda _: No
     sender = KafkaSender(plan.connection, plan.topic)
     try:
         run = _Run(plan, sender, partitions, on_progress)
-        for block in ([] if first is None else [first]):
+        for block in [] if first is None else [first]:
             run.send(block)
         for block in blocks:
             run.send(block)
@@ -180,7 +183,9 @@ def encode_json(columns: pa.RecordBatch) -> list[bytes]:
     own = {"id", "ts", "label", "weight"}
     names = [name for name in columns.schema.names if name not in own]
     columns_of_features = [columns.column(name).to_pylist() for name in names]
-    features: Iterable[tuple[Any, ...]] = zip(*columns_of_features, strict=True) if names else [()] * columns.num_rows
+    features: Iterable[tuple[Any, ...]] = (
+        zip(*columns_of_features, strict=True) if names else [()] * columns.num_rows
+    )
     fields = [name for name in ("id", "ts", "label", "weight") if name in columns.schema.names]
     rows = zip(*[_plain_values(columns.column(name)) for name in fields], strict=True)
     messages = []
@@ -194,7 +199,10 @@ def encode_json(columns: pa.RecordBatch) -> list[bytes]:
 def _plain_values(column: pa.Array) -> list[Any]:
     """Values for JSON; times as unix seconds."""
     if pa.types.is_timestamp(column.type):
-        seconds = column.cast(pa.timestamp("us", column.type.tz)).cast(pa.int64()).to_numpy(zero_copy_only=False) / 1e6
+        seconds = (
+            column.cast(pa.timestamp("us", column.type.tz)).cast(pa.int64()).to_numpy(zero_copy_only=False)
+            / 1e6
+        )
         return [None if np.isnan(second) else second for second in seconds.tolist()]
     values: list[Any] = column.to_pylist()
     return values
@@ -208,4 +216,7 @@ def _keys(columns: pa.RecordBatch, key: str | None) -> list[bytes | None]:
         close = difflib.get_close_matches(key, names, n=1, cutoff=0.3)
         hint = f"did you mean {close[0]!r}?" if close else f"there are: {', '.join(names[:20])}"
         raise SourceError(f"--key names the column {key!r}, which the records do not have; {hint}")
-    return [b"" if value is None else value.encode() for value in columns.column(key).cast(pa.string()).to_pylist()]
+    return [
+        b"" if value is None else value.encode()
+        for value in columns.column(key).cast(pa.string()).to_pylist()
+    ]

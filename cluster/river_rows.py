@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from cluster.file_rows import RowBlock
+from cluster.file_blocks import RowBlock
 from cluster.records import SourceError
 
 __all__ = ["RIVER_PREFIX", "river_rows", "river_size"]
@@ -51,7 +51,9 @@ def _data_set(origin: str) -> Any:
             f"from 0 to 1); {known}"
         )
     close = difflib.get_close_matches(name, sorted(bundled), n=1, cutoff=0.5)
-    raise SourceError(f"river has no data set {name!r}; {f'did you mean {close[0]}? ' if close else ''}{known}")
+    raise SourceError(
+        f"river has no data set {name!r}; {f'did you mean {close[0]}? ' if close else ''}{known}"
+    )
 
 
 def _bundled() -> dict[str, Any]:

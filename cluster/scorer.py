@@ -20,8 +20,8 @@ import pyarrow as pa
 
 from cluster.arrow_records import read_arrow
 from cluster.decoded_rows import Rows
-from cluster.json_records import AS_CATEGORICAL, AS_NUMERIC, IGNORED, Rules
 from cluster.model_files import ModelState, read_model
+from cluster.record_rules import AS_CATEGORICAL, AS_NUMERIC, IGNORED, Rules
 from learning.batch import Batch, BatchId
 from learning.encoding import NumericEncoder
 from learning.ftrl import Ftrl

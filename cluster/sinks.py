@@ -163,7 +163,9 @@ class PredictionSink:
         self._sender.close()
 
 
-def encode_predictions(batch: Batch, predictions: NDArray[np.float64], version: str) -> list[tuple[bytes, bytes]]:
+def encode_predictions(
+    batch: Batch, predictions: NDArray[np.float64], version: str
+) -> list[tuple[bytes, bytes]]:
     """Key and JSON message of each record of a batch; `predictions` f64 (n,)."""
     assert len(predictions) == len(batch), f"{len(predictions)} predictions for {len(batch)} records"
     ids = batch.ids.tolist() if batch.ids is not None else [""] * len(batch)

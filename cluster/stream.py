@@ -15,7 +15,8 @@ from kafka.protocol.consumer import IsolationLevel
 from cluster.config import FileSourceConfig
 from cluster.decode import Decoder
 from cluster.file_source import FileSource, check_file
-from cluster.kafka_client import connect_admin, expired_offset, explain_kafka_error, kafka_errors
+from cluster.kafka_client import connect_admin
+from cluster.kafka_errors import expired_offset, explain_kafka_error, kafka_errors
 from cluster.kafka_source import KafkaSource
 from cluster.records import SourceError
 
@@ -109,7 +110,9 @@ def _describe_topic(source: KafkaSourceConfig) -> tuple[dict[int, int], dict[int
         admin.close()
 
 
-def _topic_offsets(admin: KafkaAdminClient, source: KafkaSourceConfig) -> tuple[dict[int, int], dict[int, int]]:
+def _topic_offsets(
+    admin: KafkaAdminClient, source: KafkaSourceConfig
+) -> tuple[dict[int, int], dict[int, int]]:
     (topic,) = admin.describe_topics([source.topic])
     if topic["error_code"]:
         raise explain_kafka_error(errors.for_code(topic["error_code"])(), source, source.topic)
@@ -123,4 +126,6 @@ def _topic_offsets(admin: KafkaAdminClient, source: KafkaSourceConfig) -> tuple[
         )
         for spec in (OffsetSpec.EARLIEST, OffsetSpec.LATEST)
     )
-    return {tp.partition: at.offset for tp, at in first.items()}, {tp.partition: at.offset for tp, at in end.items()}
+    return {tp.partition: at.offset for tp, at in first.items()}, {
+        tp.partition: at.offset for tp, at in end.items()
+    }

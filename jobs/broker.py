@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import resource
@@ -34,11 +35,9 @@ def main(
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     logging.getLogger("kafka").setLevel(logging.WARNING)
     _raise_file_limit()
-    done = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: done.set())
+    ended = _signal_pipe()
     if until_stdin_closes:
-        threading.Thread(target=_wait_for_end, args=(done,), daemon=True).start()
+        threading.Thread(target=_wait_for_parent, daemon=True).start()
     try:
         topics = [_parse_topic(text) for text in topic or []]
         with Broker(
@@ -49,10 +48,13 @@ def main(
             print(
                 f"{READY}{broker.bootstrap_servers} (data in {broker.data_dir}; Ctrl-C stops it)", flush=True
             )
-            done.wait()
+            with contextlib.suppress(KeyboardInterrupt):  # how it is meant to end
+                os.read(ended, 1)
     except BrokerError as error:
         typer.echo(f"Error: {error}", err=True)
         raise typer.Exit(1) from error
+    except KeyboardInterrupt:
+        typer.echo("Stopped while starting.", err=True)
 
 
 def _parse_topic(text: str) -> tuple[str, int]:
@@ -62,18 +64,30 @@ def _parse_topic(text: str) -> tuple[str, int]:
     return name, int(count)
 
 
+def _signal_pipe() -> int:
+    """Make SIGTERM an exception, as Ctrl-C is, and return a file that can be read once there was a signal.
+
+    Waiting on a lock instead would miss a signal that comes just before the wait begins.
+    """
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+    signal.set_wakeup_fd(writing)
+    return reading
+
+
 def _raise_file_limit() -> None:
     """Each partition keeps its files open; the usual soft limit of 1024 is soon reached."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
-def _wait_for_end(done: threading.Event) -> None:
-    """Wait until our parent has ended: it holds the other end of our standard input, and never writes."""
+def _wait_for_parent() -> None:
+    """End this process when our parent has ended: it holds the other end of our standard input, and never writes."""
     # Not sys.stdin: at exit Python would wait for its lock, which a blocked read holds.
     while os.read(0, 1):
         continue
-    done.set()
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 if __name__ == "__main__":

@@ -27,15 +27,23 @@ def main(
     topic: Annotated[str, typer.Argument(help="Created if it is not there.")],
     bootstrap_servers: Annotated[str, typer.Option(help="Addresses of Kafka brokers.")] = "127.0.0.1:9092",
     format_: Annotated[Format, typer.Option("--format", help="A record, or many, a message.")] = Format.json,
-    rate: Annotated[float | None, typer.Option(min=0.001, help="Records a second; else as fast as it goes.")] = None,
-    key: Annotated[str | None, typer.Option(help="Column whose value is the message's key (JSON only).")] = None,
+    rate: Annotated[
+        float | None, typer.Option(min=0.001, help="Records a second; else as fast as it goes.")
+    ] = None,
+    key: Annotated[
+        str | None, typer.Option(help="Column whose value is the message's key (JSON only).")
+    ] = None,
     partitions: Annotated[int | None, typer.Option(min=1, help="Partitions of a new topic.")] = None,
     label: Annotated[str, typer.Option(help="Column of the label.")] = "y",
     time: Annotated[str | None, typer.Option(help="Column of the event time; `ts` if there is one.")] = None,
-    id_: Annotated[str | None, typer.Option("--id", help="Column of the record's id; else its row number.")] = None,
+    id_: Annotated[
+        str | None, typer.Option("--id", help="Column of the record's id; else its row number.")
+    ] = None,
     ignore: Annotated[str, typer.Option(help="Columns that are not sent, separated by commas.")] = "",
     limit: Annotated[int | None, typer.Option(min=1, help="Stop after this many records.")] = None,
-    records_per_message: Annotated[int, typer.Option(min=1, max=1_000_000, help="Rows of an Arrow message.")] = 1024,
+    records_per_message: Annotated[
+        int, typer.Option(min=1, max=1_000_000, help="Rows of an Arrow message.")
+    ] = 1024,
 ) -> None:
     """Read a file, find its types, and send its rows to a Kafka topic."""
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
@@ -60,7 +68,9 @@ def main(
             task = progress.add_task(f"{origin} -> {topic}", total=limit)
             produced = produce(plan, lambda records: progress.update(task, completed=records))
     except SourceError as error:
-        Console(stderr=True).print(f"[bold red]error[/] {error}", highlight=False, soft_wrap=True, markup=True)
+        Console(stderr=True).print(
+            f"[bold red]error[/] {error}", highlight=False, soft_wrap=True, markup=True
+        )
         raise typer.Exit(1) from None
     _print(produced, plan)
 

@@ -11,7 +11,7 @@ import time
 from typing import Final
 
 from cluster.broker.api import PRODUCE, answer, check_prefix
-from cluster.broker.errors import ProtocolError
+from cluster.broker.errors import AddressError, ProtocolError
 from cluster.broker.limits import MIB
 from cluster.broker.segment import FileSlice
 from cluster.broker.services import Services
@@ -143,6 +143,20 @@ class Connection:
                 raise OSError(f"{part.segment.path} ended at byte {position}, {left_bytes} bytes early")
             position += sent
             left_bytes -= sent
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A listening socket; port 0 takes a free one.
+
+    Raises:
+        AddressError: host and port cannot be listened on.
+    """
+    try:
+        return socket.create_server((host, port), backlog=128)
+    except (OSError, OverflowError) as error:
+        raise AddressError(
+            f"Cannot listen on {host}:{port}: {error}. Stop what uses the port, or choose another (0 takes a free one)."
+        ) from error
 
 
 def _set_timeout(sock: socket.socket, option: int, timeout_s: float) -> None:

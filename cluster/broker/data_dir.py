@@ -73,3 +73,20 @@ def replace_file(path: Path, data: bytes, *, fsync: bool) -> None:
         if fsync:
             os.fsync(file.fileno())
     draft.replace(path)
+
+
+def read_number(path: Path) -> int:
+    """The whole number in a file, 0 if there is no file.
+
+    Raises:
+        DataDirError: there is something else in it.
+    """
+    try:
+        return int(path.read_text())
+    except FileNotFoundError:
+        return 0
+    except ValueError as error:
+        raise DataDirError(
+            f"Expected one whole number in {path}, got something else. Write there a number as large as any in use, "
+            "or remove the data directory to start anew."
+        ) from error

@@ -21,8 +21,8 @@ from cluster.broker.members import (
     JoinAsk,
     Member,
     MemberIdRequiredError,
+    check_ask,
     choose_protocol,
-    common_protocols,
     rebalancing,
     unknown_member,
 )
@@ -55,7 +55,8 @@ class Group:
     def join(self, ask: JoinAsk) -> JoinAnswer:
         """Join or join again; waits until the round is complete."""
         with self._changed:
-            self._check_ask(ask)
+            check_ask(ask, self.group_id, list(self.members.values()), self.protocol_type, self._limits)
+            self.protocol_type = ask.protocol_type
             member = self._member_for(ask)
             if self._must_rejoin(member, ask):
                 member.protocols = ask.protocols
@@ -109,31 +110,11 @@ class Group:
         with self._changed:
             now_s = time.monotonic()
             self._promised = {name: end_s for name, end_s in self._promised.items() if end_s > now_s}
-            silent = [
-                member.member_id
-                for member in self.members.values()
-                if not member.waiting and now_s - member.seen_s > member.session_timeout_s
-            ]
+            silent = [name for name, member in self.members.items() if member.is_silent(now_s)]
             for member_id in silent:
                 self._remove(member_id)
             self._finish_round_if_due()
             return silent
-
-    def _check_ask(self, ask: JoinAsk) -> None:
-        least, most = self._limits.session_timeout_ms_min, self._limits.session_timeout_ms_max
-        if not least <= ask.session_timeout_ms <= most:
-            raise RequestError(
-                ErrorCode.INVALID_SESSION_TIMEOUT,
-                f"a session timeout has {least} to {most} ms, got {ask.session_timeout_ms}.",
-            )
-        others = [member for member in self.members.values() if member.member_id != ask.member_id]
-        names = {name for name, _ in ask.protocols}
-        if not common_protocols(others, names) or (others and ask.protocol_type != self.protocol_type):
-            raise RequestError(
-                ErrorCode.INCONSISTENT_GROUP_PROTOCOL,
-                f"the members of group {self.group_id!r} share no assignment strategy with {sorted(names)}.",
-            )
-        self.protocol_type = ask.protocol_type
 
     def _member_for(self, ask: JoinAsk) -> Member:
         member = self.members.get(ask.member_id)

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 
 from cluster.broker.errors import ErrorCode, RequestError
+from cluster.broker.limits import Limits
 
 
 class GroupState(Enum):
@@ -35,6 +36,10 @@ class Member:
     def metadata(self, protocol: str) -> bytes:
         """What the member said under the protocol that was chosen."""
         return dict(self.protocols).get(protocol, b"")
+
+    def is_silent(self, now_s: float) -> bool:
+        """Whether it has said nothing for longer than its session may last."""
+        return not self.waiting and now_s - self.seen_s > self.session_timeout_s
 
 
 @dataclass(frozen=True)
@@ -95,3 +100,24 @@ def choose_protocol(leader: Member, members: list[Member]) -> str:
     """The first choice of the leader that all members know; there is one, or they would not have been admitted."""
     common = common_protocols(members, {name for name, _ in leader.protocols})
     return next(name for name, _ in leader.protocols if name in common)
+
+
+def check_ask(ask: JoinAsk, group_id: str, members: list[Member], protocol_type: str, limits: Limits) -> None:
+    """Check that a member can be in the group as it is.
+
+    Raises:
+        RequestError: its session timeout is out of bounds, or it shares no protocol with the others.
+    """
+    least, most = limits.session_timeout_ms_min, limits.session_timeout_ms_max
+    if not least <= ask.session_timeout_ms <= most:
+        raise RequestError(
+            ErrorCode.INVALID_SESSION_TIMEOUT,
+            f"a session timeout has {least} to {most} ms, got {ask.session_timeout_ms}.",
+        )
+    others = [member for member in members if member.member_id != ask.member_id]
+    names = {name for name, _ in ask.protocols}
+    if not common_protocols(others, names) or (others and ask.protocol_type != protocol_type):
+        raise RequestError(
+            ErrorCode.INCONSISTENT_GROUP_PROTOCOL,
+            f"the members of group {group_id!r} share no assignment strategy with {sorted(names)}.",
+        )

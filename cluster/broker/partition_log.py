@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Final
 
 from cluster.broker.batch import BatchHeader, check_batch, parse_header, record_at_time
-from cluster.broker.data_dir import replace_file
-from cluster.broker.errors import ErrorCode, LogDamagedError, RequestError
+from cluster.broker.data_dir import read_number, replace_file
+from cluster.broker.errors import ErrorCode, RequestError
 from cluster.broker.limits import LogConfig
 from cluster.broker.producers import ProducerTable
 from cluster.broker.segment import FileSlice, Segment, open_segments
@@ -59,9 +59,9 @@ class PartitionLog:
         self._closed = False
         directory.mkdir(parents=True, exist_ok=True)
         self._segments = open_segments(directory, self._producers.store) or [
-            self._new_segment(self._stored_start())
+            self._new_segment(read_number(directory / _START_FILE))
         ]
-        self._start_offset = max(self._stored_start(), self._segments[0].base_offset)
+        self._start_offset = max(read_number(directory / _START_FILE), self._segments[0].base_offset)
         if self._start_offset > self.end_offset:
             self._begin_again()
 
@@ -195,15 +195,6 @@ class PartitionLog:
         for lost in self._segments:
             lost.path.unlink()
         self._segments = [segment]
-
-    def _stored_start(self) -> int:
-        path = self.directory / _START_FILE
-        try:
-            return int(path.read_text()) if path.exists() else 0
-        except ValueError as error:
-            raise LogDamagedError(
-                f"Expected one whole number in {path}; write the log's first offset there."
-            ) from error
 
     def _store(self, header: BatchHeader, batch: memoryview) -> Appended:
         active = self._segments[-1]

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from cluster.broker.batch import BatchHeader
-from cluster.broker.data_dir import replace_file
-from cluster.broker.errors import DataDirError, ErrorCode, RequestError
+from cluster.broker.data_dir import read_number, replace_file
+from cluster.broker.errors import ErrorCode, RequestError
 
 BATCHES_REMEMBERED: Final = 5  # what a producer may have in flight, as in Apache Kafka
 SEQUENCES: Final = 2**31  # sequence numbers wrap round to 0
@@ -121,7 +121,7 @@ class ProducerIds:
         self._path = path
         self._fsync = fsync
         self._lock = threading.Lock()
-        self._next = self._reserved = self._read()
+        self._next = self._reserved = read_number(path)
 
     def allocate(self) -> int:
         """A new producer id.
@@ -135,14 +135,3 @@ class ProducerIds:
                 self._reserved = self._next + ID_BLOCK
             self._next += 1
             return self._next - 1
-
-    def _read(self) -> int:
-        try:
-            return int(self._path.read_text())
-        except FileNotFoundError:
-            return 0
-        except ValueError as error:
-            raise DataDirError(
-                f"Expected one whole number in {self._path}, got something else; write a number above every producer "
-                "id in use, or remove the data directory to start anew."
-            ) from error

@@ -17,9 +17,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
-from cluster.broker.connection import Connection
+from cluster.broker.connection import Connection, listen
 from cluster.broker.data_dir import DataDirLock, cluster_id
-from cluster.broker.errors import AddressError, DataDirError, RequestError, TopicError
+from cluster.broker.errors import DataDirError, RequestError, TopicError
 from cluster.broker.groups import Groups
 from cluster.broker.limits import Limits, LogConfig
 from cluster.broker.offset_store import OffsetStore
@@ -95,7 +95,8 @@ class Broker:
         self._data_lock.take()
         try:
             services = self._open()
-            self._listener = self._listen()
+            self._listener = listen(self.host, self.port)
+            self.port = self._listener.getsockname()[1]
         except BaseException:
             self._data_lock.release()
             raise
@@ -199,17 +200,6 @@ class Broker:
             )
         except OSError as error:
             raise DataDirError(f"Cannot read the data directory {self.data_dir}: {error}.") from error
-
-    def _listen(self) -> socket.socket:
-        try:
-            listener = socket.create_server((self.host, self.port), backlog=128)
-        except (OSError, OverflowError) as error:
-            raise AddressError(
-                f"Cannot listen on {self.host}:{self.port}: {getattr(error, 'strerror', None) or error}. "
-                "Stop what uses the port, or choose another (0 takes a free one)."
-            ) from error
-        self.port = listener.getsockname()[1]
-        return listener
 
     def _advertise(self, local_host: str) -> tuple[str, int]:
         return (local_host if self.host in _ANY_HOSTS else self.host), self.port

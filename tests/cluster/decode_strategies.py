@@ -10,7 +10,20 @@ from hypothesis import strategies as st
 
 from cluster.records import Messages
 
-FEATURE_NAMES = ["a", "b", "price", "país", "x1", "x2", "forced_text", "forced_number", "ignored", "", "a b", "quote\"d"]
+FEATURE_NAMES = [
+    "a",
+    "b",
+    "price",
+    "país",
+    "x1",
+    "x2",
+    "forced_text",
+    "forced_number",
+    "ignored",
+    "",
+    "a b",
+    'quote"d',
+]
 
 
 def messages(values, first_offset=100):
@@ -22,7 +35,17 @@ def messages(values, first_offset=100):
 
 def batch_bytes(batch):
     """All arrays of a batch, as bytes: equal only if every bit is."""
-    names = ("keys", "values", "numeric", "offsets", "labels", "weights", "event_times_s", "produced_s", "positions")
+    names = (
+        "keys",
+        "values",
+        "numeric",
+        "offsets",
+        "labels",
+        "weights",
+        "event_times_s",
+        "produced_s",
+        "positions",
+    )
     arrays = {name: (getattr(batch, name).dtype.str, getattr(batch, name).tobytes()) for name in names}
     if batch.ids is not None:
         arrays["ids"] = batch.ids.tolist()
@@ -45,8 +68,12 @@ written_numbers = st.one_of(
     st.floats(-1000, 1000).map(lambda x: f"{x:.20f}"),
     st.integers(-1000, 1000).map(lambda x: f"{x}.0"),
     st.from_regex(r"-?(0|[1-9][0-9]{0,24})(\.[0-9]{1,24})?([eE][+-]?[0-9]{1,3})?", fullmatch=True),
-    st.sampled_from(["-0", "-0.0", "0e5", "1e999", "1e39", "3.4028235677973366e38", "3.4028235677973362e38", "1e-46"]),
-    st.sampled_from(["7.006492321624085e-46", "16777217", "9007199254740993", "9007199254740993.0", "1e-400"]),
+    st.sampled_from(
+        ["-0", "-0.0", "0e5", "1e999", "1e39", "3.4028235677973366e38", "3.4028235677973362e38", "1e-46"]
+    ),
+    st.sampled_from(
+        ["7.006492321624085e-46", "16777217", "9007199254740993", "9007199254740993.0", "1e-400"]
+    ),
 )
 
 written_texts = st.builds(json.dumps, texts, ensure_ascii=st.booleans())
@@ -61,11 +88,10 @@ moments = st.one_of(
     st.datetimes().map(lambda moment: json.dumps(moment.isoformat())),
     st.datetimes(timezones=st.timezones()).map(lambda moment: json.dumps(moment.isoformat())),
     st.from_regex(
-        r'"[0-2][0-9]{3}-[01][0-9]-[0-3][0-9][T ][0-2][0-9]:[0-6][0-9]:[0-6][0-9](\.[0-9]{0,9})?(Z|[+-][0-2][0-9]:?[0-6][0-9])?"',
+        r'"[0-2][0-9]{3}-[01][0-9]-[0-3][0-9][T ][0-2][0-9]:[0-6][0-9]:[0-6][0-9]'
+        r'(\.[0-9]{0,9})?(Z|[+-][0-2][0-9]:?[0-6][0-9])?"',
         fullmatch=True,
     ),
-    written_values,
-    nested,
 )
 
 
@@ -78,20 +104,40 @@ def objects(draw, keys, values, max_size=6):
     return f"{{{space}{body}{space}}}"
 
 
-features_objects = objects(names, written_values | nested) | objects(names, written_values) | objects(names, written_numbers)
+features_objects = (
+    objects(names, written_values | nested) | objects(names, written_values) | objects(names, written_numbers)
+)
 
 
 @st.composite
 def records(draw):
     """JSON text of something like a record: mostly learnable, sometimes not."""
-    label = st.sampled_from(["0", "1", "1", "0.5", "true", "1.0", "0e0"]) | written_values
+    label = st.sampled_from(["0", "1", "0.5", "true", "1.0", "0e0", "-1", "2"])
+    label = draw(st.sampled_from([label, label, label, written_values]))
     fields = [("features", draw(features_objects)), ("label", draw(label))]
-    for name, values in (("id", written_values), ("ts", moments), ("weight", written_numbers | literals)):
-        if draw(st.booleans()):
-            fields.append((name, draw(values)))
-    fields += draw(st.lists(st.tuples(st.sampled_from(["lable", "zz", "label", "id"]), written_values | nested), max_size=1))
+    usual = {
+        "id": written_texts | st.integers(-(10**18), 10**18).map(str),
+        "ts": moments,
+        "weight": st.just("0.5"),
+    }
+    any_of = {
+        "id": written_values,
+        "ts": moments | written_values | nested,
+        "weight": written_numbers | literals,
+    }
+    for name, values in usual.items():
+        given = draw(st.sampled_from([st.none(), values, values, any_of[name]]))
+        fields.append((name, draw(given)))
+    fields = [(name, value) for name, value in fields if value is not None]
+    fields += draw(
+        st.lists(
+            st.tuples(st.sampled_from(["lable", "zz", "label", "id"]), written_values | nested), max_size=1
+        )
+    )
     space, after = draw(spaces), draw(spaces)
-    body = f",{space}".join(f'{space}"{name}"{space}:{after}{value}' for name, value in draw(st.permutations(fields)))
+    body = f",{space}".join(
+        f'{space}"{name}"{space}:{after}{value}' for name, value in draw(st.permutations(fields))
+    )
     return f"{space}{{{body}{after}}}{space}".encode()
 
 

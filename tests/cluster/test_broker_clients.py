@@ -392,20 +392,3 @@ def test_transactions_are_refused_for_good(broker, topic):
     with pytest.raises(KafkaError, match=r"(?i)transactional"):
         other.init_transactions()
     other.close(timeout=1)
-
-
-def test_a_deleted_topic_starts_afresh(broker, topic):
-    """A topic is deleted and made again: offsets begin at 0, and its groups have forgotten theirs."""
-    reader = python_reader(broker, (topic, 0), group_id="old")
-    producer = python_producer(broker)
-    producer.send(topic, b"x", partition=0).get(10)
-    producer.close()
-    python_read(reader, 1)
-    reader.commit()
-    reader.close()
-    broker._running().delete_topic(topic)
-    broker.create_topic(topic, 2)
-    fresh = python_reader(broker, (topic, 0), group_id="old")
-    part = TopicPartition(topic, 0)
-    assert (fresh.end_offsets([part])[part], fresh.committed(part)) == (0, None)
-    fresh.close()

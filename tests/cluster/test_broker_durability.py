@@ -20,6 +20,7 @@ import pytest
 from kafka import KafkaConsumer, KafkaProducer, TopicPartition
 
 from cluster.broker import Broker, BrokerProcess, BrokerStartError, DataDirLockedError, LogConfig
+from cluster.broker.offset_store import Committed
 
 ROOT = Path(__file__).resolve().parents[2]
 KILLS = 5
@@ -103,7 +104,12 @@ def test_kill_9_under_load_of_librdkafka(tmp_path):
     acknowledged: list[tuple[Any, Any]] = []
     with BrokerProcess(tmp_path, topics={"t": 2}) as broker:
         settings = {"enable.idempotence": True, "linger.ms": 1, "batch.num.messages": 50, "log_level": 0}
-        settings |= {"reconnect.backoff.ms": 20, "reconnect.backoff.max.ms": 100, "retry.backoff.ms": 20, "retry.backoff.max.ms": 50}
+        settings |= {
+            "reconnect.backoff.ms": 20,
+            "reconnect.backoff.max.ms": 100,
+            "retry.backoff.ms": 20,
+            "retry.backoff.max.ms": 50,
+        }
         producer = confluent_kafka.Producer({"bootstrap.servers": broker.bootstrap_servers, **settings})
         killer = threading.Thread(target=kill_and_restart, args=(broker, 2, lambda: len(acknowledged), done))
         killer.start()
@@ -293,3 +299,20 @@ def test_a_broker_process_keeps_its_port(tmp_path):
     broker.stop()
     broker.kill()
     assert broker.pid is None
+
+
+def test_a_deleted_topic_starts_afresh(tmp_path):
+    """A topic is deleted and made again: offsets begin at 0, and its groups have forgotten theirs, for good."""
+    with Broker(tmp_path) as broker:
+        for _ in range(2):
+            broker.create_topic("t")
+            producer = KafkaProducer(bootstrap_servers=broker.bootstrap_servers)
+            assert producer.send("t", b"x").get(10).offset == 0
+            producer.close()
+            services = broker._running()
+            assert services.groups.offsets.fetch("g") == {}
+            services.groups.commit("g", "", -1, {("t", 0): Committed(1, -1, "")})
+            services.delete_topic("t")
+    with Broker(tmp_path) as broker:
+        assert broker._running().groups.offsets.fetch("g") == {}
+        assert broker._running().topics.names() == []

@@ -12,14 +12,17 @@ from hypothesis import strategies as st
 
 from cluster.config import FeaturesConfig
 from cluster.decode import Decoder
-from cluster.json_records import BadRecord, Rules, read_record
+from cluster.json_records import read_record
 from cluster.json_rows import _parsed, overrides_of
+from cluster.record_rules import BadRecord, Rules
 from learning.batch import Batch, BatchId, TextColumn
 from tests.cluster.decode_strategies import batch_bytes, damaged, messages, records, written_numbers
 
 PLAIN = FeaturesConfig()
 OVERRIDDEN = FeaturesConfig(
-    as_numeric=("forced_number", "b"), as_categorical=("forced_text", "país", "x2"), ignore=("ignored", 'quote"d')
+    as_numeric=("forced_number", "b"),
+    as_categorical=("forced_text", "país", "x2"),
+    ignore=("ignored", 'quote"d'),
 )
 LABELS_MIN, LABELS_MAX = -1.0, 2.0
 
@@ -96,9 +99,13 @@ def test_numbers_are_the_doubles_that_python_reads(numbers):
 def test_numbers_as_programs_print_them_are_read_fast(seed):
     """Speed depends on it: what repr and str print of ordinary numbers never goes the slow way."""
     rng = random.Random(seed)
-    numbers = [rng.random() * 10.0 ** rng.randint(-9, 9), rng.gauss(0, 1), rng.randint(-(2**62), 2**62), 1.7e9 + rng.random()]
+    numbers = [
+        rng.random() * 10.0 ** rng.randint(-9, 9),
+        rng.gauss(0, 1),
+        rng.randint(-(2**62), 2**62),
+        1.7e9 + rng.random(),
+    ]
     fields = {f"f{i}": number for i, number in enumerate(numbers)}
-    # The exponent of a decimal that lies within 2^-64 of a tie is left to the judge; these are one in billions.
     assert is_fast(json.dumps({"id": "a", "ts": numbers[3], "features": fields, "label": 1}).encode())
 
 
@@ -107,14 +114,53 @@ def test_ordinary_records_are_read_fast():
     assert is_fast(
         b'{"id": "u1", "ts": 1753000000.1234567, "features": {"a": 1, "b": 0.5, "c": "x", "d": null}, "label": 1}',
         b'{"id":7,"ts":"2026-07-01T09:30:00.123456Z","features":{"forced_text":3.0,"x2":true},"label":true,"zz":null}',
-        b'{"label":0,"features":{"pa\xc3\xads":"M\xc3\xa9xico","ignored":1e39},"weight":2.5,"ts":"2026-07-01 09:30:00"}',
+        b'{"label":0,"features":{"pa\xc3\xads":"M\xc3\xa9xico","ignored":1e39},"weight":2.5,"ts":"2026-07-01 09:30:00"}',  # noqa: E501
         b' {"features" : {} , "label" : 0 , "id" : null , "weight" : null , "ts" : null} \n',
     )
 
 
+def test_escaped_texts_are_read_fast():
+    """Python's json.dumps escapes all that is not ASCII; such texts are ordinary in most languages."""
+    for text in (
+        "M\u00e9xico",
+        "\u6771\u4eac",
+        "\U0001f600",
+        'a "quote" \\ / \b\f\n\r\t \x00 \x7f \ud7ff\ue000',
+    ):
+        record = json.dumps({"features": {"a": text, text: text}, "label": 1}).encode()
+        assert is_fast(record)
+        assert_equal(
+            [record, json.dumps({"features": {"a": text}, "label": 1}, ensure_ascii=False).encode()], PLAIN
+        )
+
+
+@settings(max_examples=300)
+@given(
+    st.lists(
+        st.sampled_from(
+            ["\\", "u", "\\u", "\\ud83d", "\\ude00", "\\uD7FF", "00e9", "n", "/", '"', "\xe9", "0", "x"]
+        )
+    )
+)
+def test_backslashes_in_any_order_are_read_the_same(pieces):
+    """Escapes that are cut off, half pairs, or none at all."""
+    text = "".join(pieces)
+    assert_equal([f'{{"features":{{"a":"{text}","{text}":1,"\\u0061":2}},"label":1}}'.encode()], PLAIN)
+
+
 def test_records_of_changing_shapes_do_not_see_each_others_names():
     """The parser remembers the last record's names; records that share only a part of them must not be confused."""
-    shapes = [["a", "b"], ["a", "b", "c"], ["b", "a"], ["a"], [], ["a", "b", "c"], ["ab", "c"], ["a", "bc"], ["a", "a"]]
+    shapes = [
+        ["a", "b"],
+        ["a", "b", "c"],
+        ["b", "a"],
+        ["a"],
+        [],
+        ["a", "b", "c"],
+        ["ab", "c"],
+        ["a", "bc"],
+        ["a", "a"],
+    ]
     rng = random.Random(7)
     chosen = [rng.choice(shapes) for _ in range(300)]
     values = [
@@ -134,4 +180,7 @@ def test_a_record_with_thousands_of_features_is_read_whole():
 def test_names_that_differ_only_behind_the_end_of_the_buffer_are_safe():
     """The last message is short and the remembered name long: comparing them must not leave the buffer."""
     long = json.dumps({"features": {"n" * 100_000: 1}, "label": 1}).encode()
-    assert_equal([long, b'{"label":1,"features":{"n', b'{"label":1,"features":{"nn":2}}', long, b'{"features":{"nnnn'], PLAIN)
+    assert_equal(
+        [long, b'{"label":1,"features":{"n', b'{"label":1,"features":{"nn":2}}', long, b'{"features":{"nnnn'],
+        PLAIN,
+    )

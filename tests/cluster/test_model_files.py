@@ -6,10 +6,12 @@ import pickle
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from cluster import model_files, scorer
 from cluster.model_files import (
     MANIFEST,
     ModelFilesError,
@@ -18,6 +20,8 @@ from cluster.model_files import (
     without_secrets,
     write_model,
 )
+from cluster.scorer import ScorerError, frame_to_batch
+from learning.keys import name_key, value_key
 
 PIPELINE = {"name": "clicks", "learner": {"kind": "ftrl", "alpha": 0.1}, "features": {"ignore": ["user"]}}
 
@@ -36,8 +40,6 @@ def make_state(rows=5, features=2, **changes):
 
 def signed(folder, change):
     """Rewrite the manifest as somebody would who knows how its checksum is made."""
-    from cluster import model_files
-
     manifest = json.loads((folder / MANIFEST).read_text())
     manifest.pop("sha256")
     change(manifest)
@@ -280,3 +282,44 @@ def test_secrets_of_the_pipeline_do_not_reach_the_folder(tmp_path):
 def test_passwords_in_addresses_are_hidden_and_the_rest_stays(text, shown):
     """A tracking URI or an error that quotes it is logged."""
     assert without_secrets(text) == shown
+
+
+def test_a_frame_means_what_a_message_means():
+    """Keys of numbers, texts and booleans in a frame equal those that training used."""
+    frame = pd.DataFrame({"site": ["a", None], "n": [3, 4], "yes": [True, False], "c": [3.0, 0.5]})
+    batch = frame_to_batch(frame, {"as_categorical": ["c"]})
+    site, c = name_key("site"), name_key("c")
+    assert batch.keys[:4].tolist() == [
+        value_key(site, "a"), name_key("n"), name_key("yes"), value_key(c, "3"),
+    ]  # fmt: skip
+    assert batch.values.tolist() == [1, 3, 1, 1, 4, 0, 1]
+    assert batch.numeric.tolist() == [False, True, True, False, True, True, False]
+    assert batch.offsets.tolist() == [0, 4, 7]
+
+
+@pytest.mark.parametrize(
+    ("column", "features", "what"),
+    [
+        ([1.0, np.inf], {}, "row 1 .*'x' is inf"),
+        ([1.0, "x"], {}, "column x"),
+        (["a", "b"], {"as_numeric": ["x"]}, "row 0 .*as_numeric wants"),
+        ([[1], [2]], {}, "'x' has the type list"),
+        ([pd.Timestamp(0)] * 2, {}, "'x' has the type timestamp"),
+        ([b"a", b"b"], {}, "'x' has the type binary"),
+    ],
+)
+def test_a_frame_that_no_message_could_hold_is_a_sentence(column, features, what):
+    """A client's frame is spoilt; the answer names the row or the column."""
+    with pytest.raises(ScorerError, match=what):
+        frame_to_batch(pd.DataFrame({"x": column}), features)
+
+
+def test_a_long_frame_is_read_in_parts(monkeypatch):
+    """A nightly job scores more rows than one message may hold; the error still names the frame's row."""
+    monkeypatch.setattr(scorer, "_MESSAGE_ROWS", 3)
+    frame = pd.DataFrame({"site": pd.Series([None, None, None, "a", "b", "c", "d"]), "n": np.arange(7.0)})
+    batch = frame_to_batch(frame, {})
+    assert (len(batch), batch.values[batch.numeric].tolist()) == (7, list(range(7)))
+    with pytest.raises(ScorerError, match="row 5 of the frame"):
+        frame_to_batch(frame.replace(5.0, np.inf), {})
+    assert len(frame_to_batch(frame.head(0), {})) == 0

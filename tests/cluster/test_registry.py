@@ -15,13 +15,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from cluster import registry, scorer
+from cluster import registry
 from cluster.model_files import ModelState, write_model
 from cluster.registry import Point, PointQueue, RegistryError, RunLog, tracking_uri_of
-from cluster.scorer import Scorer, ScorerError, frame_to_batch
+from cluster.scorer import Scorer, frame_to_batch
 from learning.encoding import NumericEncoder
 from learning.ftrl import Ftrl
-from learning.keys import BIAS_KEY, name_key, value_key
+from learning.keys import BIAS_KEY
 from learning.table import Table
 
 
@@ -369,44 +369,3 @@ def test_unknown_and_missing_columns_give_a_probability(model, columns):
     """A client sends a feature that is new, or none that is known."""
     predicted = Scorer.load(model[0]).predict(pd.DataFrame(columns, index=[0]))
     assert 0.0 < predicted.iloc[0] < 1.0
-
-
-def test_a_frame_means_what_a_message_means(frame):
-    """Keys of numbers, texts and booleans in a frame equal those that training used."""
-    frame = pd.DataFrame({"site": ["a", None], "n": [3, 4], "yes": [True, False], "c": [3.0, 0.5]})
-    batch = frame_to_batch(frame, {"as_categorical": ["c"]})
-    site, c = name_key("site"), name_key("c")
-    assert batch.keys[:4].tolist() == [
-        value_key(site, "a"), name_key("n"), name_key("yes"), value_key(c, "3"),
-    ]  # fmt: skip
-    assert batch.values.tolist() == [1, 3, 1, 1, 4, 0, 1]
-    assert batch.numeric.tolist() == [False, True, True, False, True, True, False]
-    assert batch.offsets.tolist() == [0, 4, 7]
-
-
-@pytest.mark.parametrize(
-    ("column", "features", "what"),
-    [
-        ([1.0, np.inf], {}, "row 1 .*'x' is inf"),
-        ([1.0, "x"], {}, "column x"),
-        (["a", "b"], {"as_numeric": ["x"]}, "row 0 .*as_numeric wants"),
-        ([[1], [2]], {}, "'x' has the type list"),
-        ([pd.Timestamp(0)] * 2, {}, "'x' has the type timestamp"),
-        ([b"a", b"b"], {}, "'x' has the type binary"),
-    ],
-)
-def test_a_frame_that_no_message_could_hold_is_a_sentence(column, features, what):
-    """A client's frame is spoilt; the answer names the row or the column."""
-    with pytest.raises(ScorerError, match=what):
-        frame_to_batch(pd.DataFrame({"x": column}), features)
-
-
-def test_a_long_frame_is_read_in_parts(monkeypatch):
-    """A nightly job scores more rows than one message may hold; the error still names the frame's row."""
-    monkeypatch.setattr(scorer, "_MESSAGE_ROWS", 3)
-    frame = pd.DataFrame({"site": pd.Series([None, None, None, "a", "b", "c", "d"]), "n": np.arange(7.0)})
-    batch = frame_to_batch(frame, {})
-    assert (len(batch), batch.values[batch.numeric].tolist()) == (7, list(range(7)))
-    with pytest.raises(ScorerError, match="row 5 of the frame"):
-        frame_to_batch(frame.replace(5.0, np.inf), {})
-    assert len(frame_to_batch(frame.head(0), {})) == 0

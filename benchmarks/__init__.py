@@ -1,0 +1,1 @@
+"""Seeded, comparative measurements; RESULTS.md holds their figures. Run with `make bench`."""
