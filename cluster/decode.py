@@ -20,6 +20,7 @@ Arrow, 39 columns: 1,000,000-1,370,000 rows/s in messages of 1.6 MiB and more, 5
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
@@ -30,7 +31,7 @@ from cluster.decoded_rows import Refusal, Rows
 from cluster.json_rows import overrides_of, read_json
 from cluster.record_rules import Rules
 from cluster.records import DeadLetter, Decoded, Messages
-from learning.batch import Batch, BatchId
+from learning.batch import Batch, BatchId, TextColumn
 
 if TYPE_CHECKING:
     from cluster.config import FeaturesConfig
@@ -69,7 +70,11 @@ class Decoder:
             parts, refused = self._read(kind, messages.values[start:end])
             batches += [self._batch(rows, messages, start, batch_id) for rows in parts]
             dead += [self._dead_letter(refusal, messages, start) for refusal in refused]
-        return Decoded(Batch.concat(batch_id, batches), dead)
+        batch = Batch.concat(batch_id, batches)
+        if self._want_ids and batch.ids is None:
+            # Nothing was read; joined with other batches, a batch without ids would take theirs away.
+            batch = replace(batch, ids=TextColumn.from_list([]))
+        return Decoded(batch, dead)
 
     def _runs(self, values: list[bytes]) -> list[tuple[int, int, int]]:
         """Consecutive messages of the same kind, as (kind, start, end)."""

@@ -5,6 +5,7 @@ From here on a file's rows go the same way as Kafka's Arrow messages, so both fo
 
 from __future__ import annotations
 
+import contextlib
 import math
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
@@ -168,10 +169,8 @@ def _times(name: str, values: pa.Array, objections: _Objections) -> pa.Array:
 
 def _time_s(text: str) -> float:
     """Unix seconds of one text; NaN if it is no time."""
-    try:
+    with contextlib.suppress(ValueError):  # then it may still be an ISO text
         return float(text)
-    except ValueError:
-        pass
     try:
         moment = datetime.fromisoformat(text)
     except ValueError:

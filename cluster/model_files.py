@@ -1,7 +1,7 @@
 """The model folder: a learner's whole state as plain arrays, and a manifest that vouches for every byte.
 
     manifest.json        format, code version, pipeline, records, offsets, metrics, files (dtype, shape, sha256)
-    weights.keys.npy     one .npy file an array; LAYOUTS says which arrays a learner has
+    weights.keys.npy     one .npy file an array; cluster/model_layout.py says which arrays a learner has
 
 Files are written first and the manifest is renamed into place last: a folder without one was never finished. The
 manifest has one spelling only and holds its own checksum, so a single changed byte in any file is found. Reading
@@ -17,7 +17,6 @@ import math
 import os
 import re
 import tomllib
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -26,42 +25,26 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
+from cluster.model_layout import layout_problems
+from cluster.redaction import without_secrets
+
 __all__ = [
-    "LAYOUTS",
     "MANIFEST",
     "ModelFilesError",
     "ModelState",
     "code_version",
     "read_manifest",
     "read_model",
-    "without_secrets",
     "write_model",
 ]
 
 MANIFEST = "manifest.json"
 FORMAT = 1
 
-LAYOUTS: dict[str, dict[str, tuple[str, tuple[str | int, ...]]]] = {
-    "ftrl": {
-        "weights.keys": ("<u8", ("rows",)),
-        "weights.rows": ("<f4", ("rows", 2)),
-        "encoder.keys": ("<u8", ("features",)),
-        "encoder.stats": ("<f8", ("features", 3)),
-    },
-}
-"""Arrays of each kind of learner: dtype, and shape with names for the sizes that must agree."""
-
 _DTYPES = frozenset({"<u8", "<i8", "<u4", "<i4", "<f8", "<f4", "|u1", "|b1"})
 _ARRAY_NAME = re.compile(r"[A-Za-z0-9_]{1,60}(\.[A-Za-z0-9_]{1,60}){0,3}", re.ASCII)
 _MANIFEST_BYTES_MAX = 16 * 2**20
 _HEADER_BYTES_MAX = 10_000
-
-_SECRET_WORD = re.compile(r"password|passwd|secret|token|credential", re.IGNORECASE)
-_SECRET_OPTION = re.compile(_SECRET_WORD.pattern + "|key", re.IGNORECASE)
-_REFERENCE = re.compile(r"(\$\{\w+\})+")
-# The password of a URL (up to the last @ of its authority) and secret query values; ${NAME} may stay.
-_URL_PASSWORD = re.compile(r"(://[^/\s:@]*:)(?!\$\{\w+\}@)[^/\s]*@")
-_URL_QUERY = re.compile(rf"([?&][\w-]*(?:{_SECRET_WORD.pattern})[\w-]*=)(?!\$\{{)[^&\s]+", re.IGNORECASE)
 
 
 class ModelFilesError(Exception):
@@ -169,22 +152,6 @@ def code_version() -> str:
     return f"{version}+{digest.hexdigest()[:12]}"
 
 
-def without_secrets(values: Any, *, name: str = "", options: bool = False) -> Any:
-    """A copy of JSON-like `values` that may be shown: passwords and the like become ***, `${NAME}` stays."""
-    if isinstance(values, dict):
-        inside = options or name == "options"
-        return {key: without_secrets(value, name=str(key), options=inside) for key, value in values.items()}
-    if isinstance(values, list | tuple):
-        return [without_secrets(value, name=name, options=options) for value in values]
-    if values is None or isinstance(values, bool):
-        return values
-    if (_SECRET_OPTION if options else _SECRET_WORD).search(name):
-        return values if _REFERENCE.fullmatch(str(values)) else "***"
-    if isinstance(values, str):
-        return _URL_QUERY.sub(r"\1***", _URL_PASSWORD.sub(r"\1***@", values))
-    return values
-
-
 def _write_array(folder: Path, name: str, array: NDArray[Any]) -> dict[str, Any]:
     path = folder / f"{name}.npy"
     with path.open("wb") as file:
@@ -249,32 +216,10 @@ def _inside(folder: Path, name: str) -> Path:
 
 
 def _check_layout(folder: Path, pipeline: dict[str, Any], arrays: dict[str, NDArray[Any]]) -> None:
-    for problem in _layout_problems(pipeline, arrays):
+    for problem in layout_problems(pipeline, arrays):
         raise ModelFilesError(
             f"model {folder}: {problem}; write and read a model with the same learner and code"
         )
-
-
-def _layout_problems(pipeline: dict[str, Any], arrays: dict[str, NDArray[Any]]) -> Iterator[str]:
-    learner = pipeline.get("learner")
-    kind = learner.get("kind") if isinstance(learner, dict) else None
-    if kind not in LAYOUTS:
-        yield f"expected a learner of kind {', '.join(LAYOUTS)}, but came {kind!r}"
-        return
-    layout = LAYOUTS[kind]
-    if arrays.keys() != layout.keys():
-        yield f"expected the arrays {', '.join(layout)}, but came {', '.join(sorted(arrays)) or 'none'}"
-        return
-    sizes: dict[str | int, int] = {}
-    for name, (dtype, shape) in layout.items():
-        array = arrays[name]
-        wanted = tuple(size if isinstance(size, int) else sizes.get(size, -1) for size in shape)
-        fits = len(array.shape) == len(shape) and all(
-            w in (-1, s) for w, s in zip(wanted, array.shape, strict=True)
-        )
-        if array.dtype.str != dtype or not fits:
-            yield f"expected {name} as {dtype} {shape}, but came {array.dtype.str} {array.shape}"
-        sizes.update(zip(shape, array.shape, strict=False))
 
 
 def _render(manifest: dict[str, Any]) -> bytes:

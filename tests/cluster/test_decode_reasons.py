@@ -165,6 +165,7 @@ def test_labels_of_a_regression_may_have_any_range():
 def test_an_empty_poll_is_an_empty_batch():
     """A stretch of the stream held nothing, or only bad records."""
     assert len(decode().batch) == 0
+    assert decode(want_ids=True).batch.ids is not None
     decoded = decode(b"x", b"y", want_ids=True)
     assert (len(decoded.batch), decoded.records) == (0, 2)
     assert decoded.batch.batch_id == (3, 100, 102)

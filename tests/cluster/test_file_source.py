@@ -16,6 +16,7 @@ import pytest
 from cluster.config import FeaturesConfig, Pipeline, build_pipeline
 from cluster.decode import Decoder
 from cluster.file_schema import infer_features, infer_schema
+from cluster.file_source import FileSource
 from cluster.records import Decoded, Messages, SourceError
 from cluster.stream import describe_source, open_source
 from learning.keys import name_key, value_key
@@ -54,7 +55,7 @@ def csv_of(path: Path, rows: int) -> Path:
     return write(path, "\n".join(["a,c,y", *lines, ""]))
 
 
-def ids_of(decoded: list[Decoded]) -> list[tuple[int, int, int]]:
+def ids_of(decoded: list[Decoded]) -> list[tuple[int, ...]]:
     return [tuple(each.batch.batch_id) for each in decoded]
 
 
@@ -297,4 +298,5 @@ def test_closing_early_leaves_no_thread(tmp_path):
     assert source.poll(10.0) is not None
     source.close()
     source.close()
+    assert isinstance(source, FileSource)
     assert not source._thread.is_alive()

@@ -16,7 +16,7 @@ import pytest
 from kafka import TopicPartition
 
 from cluster.broker import Broker, BrokerProcess
-from cluster.config import Pipeline, build_pipeline
+from cluster.config import KafkaSourceConfig, Pipeline, build_pipeline
 from cluster.file_source import encode_arrow
 from cluster.kafka_chunks import read_in_chunks
 from cluster.kafka_client import connect_consumer, connect_producer, expanded
@@ -33,6 +33,15 @@ def pipeline_of(servers: str, topic: str, *, batch_records: int = 10, **source: 
     )
 
 
+def kafka_of(pipeline: Pipeline) -> KafkaSourceConfig:
+    assert isinstance(pipeline.source, KafkaSourceConfig)
+    return pipeline.source
+
+
+def topic_of(pipeline: Pipeline) -> str:
+    return kafka_of(pipeline).topic
+
+
 def record(i: int) -> bytes:
     return orjson.dumps({"id": str(i), "features": {"a": i, "c": f"v{i % 3}"}, "label": i % 2})
 
@@ -44,10 +53,10 @@ def rows(first: int, count: int) -> bytes:
 
 
 def fill(pipeline: Pipeline, messages: dict[int, list[bytes]], **send: Any) -> None:
-    producer = connect_producer(pipeline.source)
+    producer = connect_producer(kafka_of(pipeline))
     for partition, values in messages.items():
         for value in values:
-            producer.send(pipeline.source.topic, value, partition=partition, **send)
+            producer.send(topic_of(pipeline), value, partition=partition, **send)
     producer.flush(30)
     producer.close()
 
@@ -80,7 +89,7 @@ def read_records(source: Source, count: int, within_s: float = 30.0) -> list[Dec
     return decoded
 
 
-def ids_of(decoded: list[Decoded]) -> list[tuple[int, int, int]]:
+def ids_of(decoded: list[Decoded]) -> list[tuple[int, ...]]:
     return [tuple(each.batch.batch_id) for each in decoded]
 
 
@@ -153,7 +162,7 @@ def test_bad_messages_count_as_one_record_and_keep_their_place(broker):
     decoded = read_all(open_source(pipeline, describe_source(pipeline)))
     assert ids_of(decoded) == [(0, 0, 10), (0, 10, 12)]
     assert [letter.offset for letter in decoded[0].dead] == [1, 2, 3]
-    assert decoded[0].dead[0].place == f"{pipeline.source.topic}[0]@1"
+    assert decoded[0].dead[0].place == f"{topic_of(pipeline)}[0]@1"
     assert len(decoded[0].batch) == 7
 
 
@@ -194,7 +203,7 @@ def test_full_buffers_pause_and_nothing_is_lost(broker):
 def test_an_expired_offset_is_refused_before_anything_is_read(broker):
     """A snapshot's offset lies behind the end of a topic that was made anew: a sentence, not another offset."""
     pipeline = new_topic(broker, {0: [record(0)]})
-    with pytest.raises(SourceError, match=rf"{pipeline.source.topic}\[0\]@99 \(it has 0 to 1\)"):
+    with pytest.raises(SourceError, match=rf"{topic_of(pipeline)}\[0\]@99 \(it has 0 to 1\)"):
         open_source(pipeline, {0: (99, None)})
 
 
@@ -255,7 +264,7 @@ def test_without_the_compiled_checksum_nothing_starts(monkeypatch):
     """kafka-python was installed without its crc32c extra."""
     monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
     with pytest.raises(SourceError, match=r"pip install 'kafka-python\[crc32c\]'"):
-        connect_consumer(pipeline_of("127.0.0.1:1", "t").source)
+        connect_consumer(kafka_of(pipeline_of("127.0.0.1:1", "t")))
 
 
 @pytest.mark.parametrize("compression", [None, "gzip", "lz4", "zstd"])
@@ -263,7 +272,7 @@ def test_chunks_equal_plain_polling(broker, compression):
     """Messages with and without keys, headers and values, compressed or not: split by us as by kafka-python."""
     pipeline = new_topic(broker, {0: []})
     options = {} if compression is None else {"compression_type": compression}
-    source = pipeline.source.model_copy(update={"options": options})
+    source = kafka_of(pipeline).model_copy(update={"options": options})
     producer = connect_producer(source)
     for i in range(500):
         headers = [("h", b"x" * (i % 5))] if i % 3 == 0 else None

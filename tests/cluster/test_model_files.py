@@ -17,9 +17,9 @@ from cluster.model_files import (
     ModelFilesError,
     ModelState,
     read_model,
-    without_secrets,
     write_model,
 )
+from cluster.redaction import without_secrets
 from cluster.scorer import ScorerError, frame_to_batch
 from learning.keys import name_key, value_key
 

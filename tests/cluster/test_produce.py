@@ -21,7 +21,7 @@ TOPICS = (f"produce-{i}" for i in itertools.count())
 
 
 @pytest.fixture
-def csv(tmp_path) -> Path:
+def csv(tmp_path: Path) -> Path:
     lines = [f"{i / 2},v{i % 5},{'' if i % 3 else i},{i % 2},{60 * i},r{i}" for i in range(100)]
     path = tmp_path / "a.csv"
     path.write_text("\n".join(["a,c,n,y,ts,who", *lines, ""]))

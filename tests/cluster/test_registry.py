@@ -16,8 +16,10 @@ import pandas as pd
 import pytest
 
 from cluster import registry
+from cluster.mlflow_run import RegistryError, tracking_uri_of
 from cluster.model_files import ModelState, write_model
-from cluster.registry import Point, PointQueue, RegistryError, RunLog, tracking_uri_of
+from cluster.points import Point, PointQueue
+from cluster.registry import RunLog
 from cluster.scorer import Scorer, frame_to_batch
 from learning.encoding import NumericEncoder
 from learning.ftrl import Ftrl
@@ -265,7 +267,7 @@ class _Flaky:
 def flaky(monkeypatch):
     def start(said, failures, error=None):
         run = _Flaky(failures, error)
-        monkeypatch.setattr(registry, "_Run", lambda *_: run)
+        monkeypatch.setattr(registry, "MlflowRun", lambda *_: run)
         log = started("unused", said)
         return log, run
 
