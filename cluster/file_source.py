@@ -20,7 +20,7 @@ import pyarrow as pa
 from cluster.decode import Decoder
 from cluster.file_blocks import BadRow, RowBlock
 from cluster.file_columns import to_message
-from cluster.file_rows import file_format, open_rows
+from cluster.file_rows import open_rows
 from cluster.file_schema import FileSchema, infer_schema
 from cluster.records import DeadLetter, Decoded, Messages, SourceError
 from learning.batch import Batch, BatchId
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from cluster.config import FeaturesConfig, FileSourceConfig
 
-__all__ = ["FileSource", "check_file", "encode_arrow", "schema_of"]
+__all__ = ["FileSource", "encode_arrow", "schema_of"]
 
 CLOSE_TIMEOUT_S = 5.0
 MESSAGE_BYTES_MAX = 2**40
@@ -47,11 +47,6 @@ def schema_of(source: FileSourceConfig, features: FeaturesConfig) -> FileSchema:
         id_=source.id,
         weight=source.weight,
     )
-
-
-def check_file(source: FileSourceConfig) -> None:
-    """Raise SourceError if there is no such file or its format is unknown."""
-    file_format(Path(source.path))
 
 
 def encode_arrow(columns: pa.RecordBatch) -> bytes:

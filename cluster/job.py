@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 __all__ = ["JobError", "JobResult", "run_job", "show_metrics", "show_result"]
 
 _REGISTER_TIMEOUT_S = 120.0
+_MLFLOW_OPEN_TIMEOUT_S = 15.0
 
 
 class JobError(Exception):
@@ -77,6 +78,8 @@ def run_job(
             with console.status("compiling kernels (half a minute, the first time only)"):
                 warm_up()
             with _started(pipeline, specs, console, local=local) as cluster:
+                with console.status("opening the MLflow run"):
+                    log.wait_opened(_MLFLOW_OPEN_TIMEOUT_S)
                 if on_ready is not None:
                     on_ready()
                 result = _supervise(cluster, pipeline, specs, log, console, name)

@@ -22,6 +22,7 @@ from actors.shard import ParameterShard
 from cluster.assembly import WorkerSpec, build_learner, build_worker
 from cluster.remote import RayShards, RemoteCoordinator
 from cluster.store import ShardedStore
+from cluster.warm import warm_up
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -65,7 +66,8 @@ class _WorkerActor:
         self._coordinator = coordinator
 
     def open(self) -> None:
-        """Open streams. Not in the constructor, whose errors Ray reports without their type."""
+        """Load kernels and open streams. Not in the constructor, whose errors Ray reports without their type."""
+        warm_up()
         timeout_s = self._spec.pipeline.cluster.call_timeout_s
         learner = build_learner(self._spec.pipeline.learner)
         store = ShardedStore(self._spec.worker, RayShards(self._shards, timeout_s), learner)
@@ -139,9 +141,10 @@ class RayCluster:
         return handle
 
     def _await_start(self) -> None:
-        """Wait (bounded) until every shard answers and every worker has opened its streams."""
+        """Wait (bounded) until every actor has loaded its kernels and every worker has opened its streams."""
         timeout_s = self._pipeline.cluster.actor_start_timeout_s
-        refs = [shard.status.remote() for shard in self.shards] + [worker.open.remote() for worker in self.workers]
+        refs = [actor.__ray_call__.remote(_load_kernels) for actor in (*self.shards, self.coordinator.handle)]
+        refs += [worker.open.remote() for worker in self.workers]
         ready, waiting = ray.wait(refs, num_returns=len(refs), timeout=timeout_s)
         if waiting:
             there = ", ".join(f"{name} {amount:g}" for name, amount in sorted(ray.available_resources().items()))
@@ -189,6 +192,11 @@ class RayCluster:
         if self._owned_folder is not None:
             shutil.rmtree(self._owned_folder, ignore_errors=True)
             self._owned_folder = None
+
+
+def _load_kernels(_actor: object) -> None:
+    """Runs in an actor's process: loading compiled kernels takes half a second there, better now than in the stream."""
+    warm_up()
 
 
 def _raise_cause(references: list[Any]) -> None:

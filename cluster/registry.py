@@ -46,6 +46,7 @@ class RunLog:
         self._status = ""
         self._deadline_s = math.inf
         self._failing = False
+        self._tried = threading.Event()
         self._finished = False
         self._complete = True  # until start() says that there is something to record
 
@@ -72,6 +73,15 @@ class RunLog:
             )
             self._complete = False
             self._thread.start()
+
+    def wait_opened(self, timeout_s: float) -> None:
+        """Wait until the run is open, or the first try has failed, or `timeout_s` is over.
+
+        Importing MLflow and making its database hold the interpreter's lock for stretches of a second, in which
+        the caller can neither take a snapshot nor show progress: better before the stream starts than in it.
+        """
+        if self._thread is not None:
+            self._tried.wait(timeout_s)
 
     def log(self, metrics: dict[str, float], records: int) -> None:
         """Note metrics as of `records` and return at once; metrics that are not finite are left out."""
@@ -126,6 +136,7 @@ class RunLog:
         """Do all that is due; False, said once an outage, if MLflow did not take it."""
         try:
             run.open()
+            self._tried.set()
             self._send_points(run)
             self._send_models(run)
             if closing:
@@ -137,6 +148,7 @@ class RunLog:
                     f"MLflow does not take metrics now; training goes on and they wait. {sentence(error)}"
                 )
             self._failing = True
+            self._tried.set()
             return False
         if self._failing:
             self._say(f"MLflow takes metrics again; {self.dropped_points} point(s) were dropped meanwhile")

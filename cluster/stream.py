@@ -14,7 +14,7 @@ from kafka.protocol.consumer import IsolationLevel
 
 from cluster.config import FileSourceConfig
 from cluster.decode import Decoder
-from cluster.file_source import FileSource, check_file
+from cluster.file_source import FileSource, schema_of
 from cluster.kafka_client import connect_admin
 from cluster.kafka_errors import expired_offset, explain_kafka_error, kafka_errors
 from cluster.kafka_source import KafkaSource
@@ -39,7 +39,7 @@ def describe_source(pipeline: Pipeline) -> dict[int, Bounds]:
     """All partitions and where a new run begins and ends in them; a file has one a worker. Raises SourceError."""
     source = pipeline.source
     if isinstance(source, FileSourceConfig):
-        check_file(source)
+        schema_of(source, pipeline.features)  # what cannot be learnt is said here, before any worker starts
         return dict.fromkeys(range(pipeline.cluster.workers), (0, None))
     first, end = _describe_topic(source)
     starts = first if source.start == "earliest" else end

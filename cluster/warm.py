@@ -10,7 +10,7 @@ from cluster.decode import Decoder
 from cluster.records import Messages
 from cluster.store import LocalStore
 from learning.batch import BatchId
-from learning.encoding import NumericEncoder
+from learning.encoding import NumericEncoder, merge_stats
 from learning.ftrl import Ftrl
 from learning.grouping import KeyGrouper
 from learning.metrics import Prequential
@@ -22,7 +22,9 @@ def warm_up() -> None:
     """Take two JSON records the whole way; a first call takes half a minute on a new machine, later ones a second."""
     values = [b'{"id":"a","ts":1.5,"features":{"x":0.5,"c":"text"},"label":1}'] * 2
     messages = Messages(0, np.arange(2, dtype=np.int64), values, np.zeros(2), 2)
-    batch = NumericEncoder().encode(Decoder("warm-up", FeaturesConfig()).decode(messages).batch)
+    encoder = NumericEncoder()
+    batch = encoder.encode(Decoder("warm-up", FeaturesConfig()).decode(messages).batch)
+    merge_stats([encoder.state()])
     learner, metrics, store = Ftrl(), Prequential.zero(), LocalStore(Ftrl())
     store.pull(batch)
     pulled = store.wait()

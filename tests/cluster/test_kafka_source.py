@@ -16,10 +16,12 @@ import pytest
 from kafka import TopicPartition
 
 from cluster.broker import Broker, BrokerProcess
-from cluster.config import KafkaSourceConfig, Pipeline, build_pipeline
+from cluster.config import FeaturesConfig, KafkaSourceConfig, Pipeline, build_pipeline
+from cluster.decode import Decoder
 from cluster.file_source import encode_arrow
 from cluster.kafka_chunks import read_in_chunks
 from cluster.kafka_client import connect_consumer, connect_producer, expanded
+from cluster.kafka_source import KafkaSource
 from cluster.records import Decoded, Source, SourceError
 from cluster.stream import describe_source, open_source
 
@@ -205,6 +207,24 @@ def test_an_expired_offset_is_refused_before_anything_is_read(broker):
     pipeline = new_topic(broker, {0: [record(0)]})
     with pytest.raises(SourceError, match=rf"{topic_of(pipeline)}\[0\]@99 \(it has 0 to 1\)"):
         open_source(pipeline, {0: (99, None)})
+
+
+def test_an_offset_that_expires_while_it_is_read_is_a_sentence(broker):
+    """Retention deletes messages between the check at the start and the first fetch."""
+    pipeline = new_topic(broker, {0: [record(0)]})
+    decoder = Decoder("t", FeaturesConfig())
+    source = KafkaSource(kafka_of(pipeline), decoder, 10, {0: (99, None)})
+    with pytest.raises(
+        SourceError, match=rf"no longer has the offset to go on from at {topic_of(pipeline)}\[0\]@99"
+    ):
+        source.poll(10.0)
+    source.close()
+
+
+def test_an_empty_bounded_stream_is_exhausted_at_once(broker):
+    """`until: end` of a topic that nobody has written to yet."""
+    pipeline = new_topic(broker, {0: [], 1: []}, until="end")
+    assert read_all(open_source(pipeline, describe_source(pipeline))) == []
 
 
 def test_an_unknown_topic_is_a_sentence(broker):
