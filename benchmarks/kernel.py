@@ -40,7 +40,9 @@ def examples(count: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     ids[:, NUMBERS:] = 100 + zipf * CATEGORIES + np.arange(CATEGORIES)
     values = np.ones((count, FEATURES), np.float32)
     values[:, :NUMBERS] = rng.normal(size=(count, NUMBERS)).round(3)
-    effect = np.sin(ids[:, NUMBERS:].astype(np.float64)).sum(axis=1) * 0.4 + values[:, :3].sum(axis=1) * 0.3 - 1.0
+    effect = (
+        np.sin(ids[:, NUMBERS:].astype(np.float64)).sum(axis=1) * 0.4 + values[:, :3].sum(axis=1) * 0.3 - 1.0
+    )
     return ids, values, (rng.random(count) < 1 / (1 + np.exp(-effect))).astype(np.float32)
 
 
@@ -55,7 +57,7 @@ def write_vw(path: Path, count: int) -> None:
 
 def run_vw(path: str, count: int) -> tuple[float, float]:
     """Examples per second and progressive log-loss of VW over its cache (made by the first call)."""
-    from vowpalwabbit import Workspace  # noqa: PLC0415 - a development dependency, in its own process
+    from vowpalwabbit import Workspace
 
     started_s = time.perf_counter()
     workspace = Workspace(
@@ -79,10 +81,17 @@ def batches(count: int) -> list[Batch]:
         nothing = np.full(n, np.nan)
         made.append(
             Batch(
-                BatchId(0, first, part.stop), keys[part].ravel(), values[part].ravel(), np.zeros(n * FEATURES, np.bool_),
-                np.arange(n + 1, dtype=np.int64) * FEATURES, labels[part], np.ones(n, np.float32), nothing, nothing,
+                BatchId(0, first, part.stop),
+                keys[part].ravel(),
+                values[part].ravel(),
+                np.zeros(n * FEATURES, np.bool_),
+                np.arange(n + 1, dtype=np.int64) * FEATURES,
+                labels[part],
+                np.ones(n, np.float32),
+                nothing,
+                nothing,
                 np.arange(first, part.stop),
-            )  # fmt: skip
+            )
         )
     return made
 
@@ -103,12 +112,12 @@ def run_ours(count: int, way: str) -> tuple[float, float]:
     return count / seconds, float(sum(losses)) / count
 
 
-def _direct(table: Table, bias: int, batch: Batch) -> Any:  # noqa: ANN401
+def _direct(table: Table, bias: int, batch: Batch) -> Any:
     index = table.locate(batch.keys)
     return FTRL.learn(table.rows, index, bias, batch)
 
 
-def _pulled(table: Table, grouper: KeyGrouper, batch: Batch) -> Any:  # noqa: ANN401
+def _pulled(table: Table, grouper: KeyGrouper, batch: Batch) -> Any:
     """Distinct keys, their rows out, learn, rows back: a shard's way without the wire."""
     grouped = grouper.group(batch.keys)
     at = table.locate(grouped.keys)
@@ -118,7 +127,9 @@ def _pulled(table: Table, grouper: KeyGrouper, batch: Batch) -> Any:  # noqa: AN
     return predictions
 
 
-def main(examples: Annotated[int, typer.Option()] = 400_000, repeats: Annotated[int, typer.Option(min=5)] = 5) -> None:
+def main(
+    examples: Annotated[int, typer.Option()] = 400_000, repeats: Annotated[int, typer.Option(min=5)] = 5
+) -> None:
     """Measure and print a table for RESULTS.md."""
     rates: dict[str, list[float]] = {"vw": [], "direct": [], "pulled": []}
     losses: dict[str, float] = {}
@@ -128,13 +139,19 @@ def main(examples: Annotated[int, typer.Option()] = 400_000, repeats: Annotated[
         on_one_core(run_vw, str(path), examples)  # makes the cache
         os.truncate(path, 0)  # the cache alone is read from here on
         for _ in range(repeats):
-            for name in rates:
+            for name, measured in rates.items():
                 call = (run_vw, str(path), examples) if name == "vw" else (run_ours, examples, name)
                 rate, losses[name] = on_one_core(*call)
-                rates[name].append(rate)
-    print(f"{machine()}; {examples:,} examples, {FEATURES} features, one core, median of {repeats} (min to max)\n")
+                measured.append(rate)
+    print(
+        f"{machine()}; {examples:,} examples, {FEATURES} features, one core, median of {repeats} (min to max)\n"
+    )
     print("| FTRL | examples/s | against VW | progressive log-loss |\n|---|--:|--:|--:|")
-    names = {"vw": "Vowpal Wabbit --ftrl, cache", "direct": "ours, rows in place (LocalStore)", "pulled": "ours, pull and push"}
+    names = {
+        "vw": "Vowpal Wabbit --ftrl, cache",
+        "direct": "ours, rows in place (LocalStore)",
+        "pulled": "ours, pull and push",
+    }
     for name, title in names.items():
         ratio = median_of(rates[name]) / median_of(rates["vw"])
         print(f"| {title} | {spread(rates[name])} | {ratio:.2f} | {losses[name]:.5f} |")

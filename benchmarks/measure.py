@@ -38,7 +38,7 @@ def spread(values: list[float]) -> str:
     return f"{median_of(values):,.0f} ({min(values):,.0f} to {max(values):,.0f})"
 
 
-def on_one_core(function: Callable[..., Any], *arguments: Any) -> Any:  # noqa: ANN401 - whatever it returns
+def on_one_core(function: Callable[..., Any], *arguments: Any) -> Any:
     """Run `function` in a fresh process that is pinned to one core; returns what it returns."""
     with mp.get_context("spawn").Pool(1, initializer=_pin) as pool:
         return pool.apply(function, arguments)

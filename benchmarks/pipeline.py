@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import io
 import json
+import logging
 import os
 import tempfile
 import time
@@ -27,8 +28,8 @@ import pyarrow as pa
 import ray
 import typer
 from kafka import KafkaConsumer, KafkaProducer, TopicPartition
-from river import linear_model, preprocessing
 from rich.console import Console
+from river import linear_model, preprocessing
 
 from benchmarks.measure import machine, median_of, spread
 from cluster.broker.process import BrokerProcess
@@ -55,14 +56,20 @@ def columns(count: int) -> tuple[np.ndarray, np.ndarray]:
 def fill(servers: str, count: int) -> None:
     """Send the records to topics `json` and `arrow`, in turn over the partitions."""
     numbers, labels = columns(count)
-    producer = KafkaProducer(bootstrap_servers=servers, linger_ms=50, batch_size=2**20, max_request_size=2**23)
+    producer = KafkaProducer(
+        bootstrap_servers=servers, linger_ms=50, batch_size=2**20, max_request_size=2**23
+    )
     for i, (row, label) in enumerate(zip(numbers.tolist(), labels.tolist(), strict=True)):
         features = dict(zip(NAMES, row, strict=True))
-        producer.send("json", orjson.dumps({"id": i, "features": features, "label": label}), partition=i % PARTITIONS)
+        producer.send(
+            "json", orjson.dumps({"id": i, "features": features, "label": label}), partition=i % PARTITIONS
+        )
     for turn, first in enumerate(range(0, count, ARROW_ROWS)):
         part = slice(first, first + ARROW_ROWS)
         table = {"id": pa.array(range(first, min(first + ARROW_ROWS, count)))}
-        table |= {name: pa.array(numbers[part, k]) for k, name in enumerate(NAMES)} | {"label": pa.array(labels[part])}
+        table |= {name: pa.array(numbers[part, k]) for k, name in enumerate(NAMES)} | {
+            "label": pa.array(labels[part])
+        }
         batch, sink = pa.RecordBatch.from_pydict(table), io.BytesIO()
         with pa.ipc.new_stream(sink, batch.schema) as writer:
             writer.write_batch(batch)
@@ -150,7 +157,7 @@ def main(
         topics = {"json": PARTITIONS, "arrow": PARTITIONS}
         with BrokerProcess(Path(folder) / "broker", topics=topics) as broker:
             fill(broker.bootstrap_servers, records)
-            ray.init(namespace="millrace", logging_level="error", **local_ray_options(8, folder))
+            ray.init(namespace="millrace", logging_level=logging.ERROR, **local_ray_options(8, folder))
             for _ in range(repeats):
                 for (name, topic), (function, *further) in calls.items():
                     rates[name, topic].append(function(broker.bootstrap_servers, topic, records, *further))

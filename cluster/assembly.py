@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from actors.worker import Worker, World
-from cluster.sinks import open_dead_letters, open_predictions
-from cluster.stream import open_source
+from cluster.streams.open import open_source
+from cluster.streams.sinks import open_dead_letters, open_predictions
 from learning.encoding import NumericEncoder
 from learning.ftrl import Ftrl
 

@@ -30,7 +30,8 @@ def read_yaml(path: Path) -> dict[str, Any]:
         msg = f"pipeline file {path} is not valid YAML: {' '.join(str(error).split())}"
         raise PipelineError(msg) from error
     if not isinstance(values, dict):
-        msg = f"pipeline file {path} should hold a mapping with the keys name and source, but holds {type(values).__name__}"
+        kind = type(values).__name__
+        msg = f"pipeline file {path} should hold a mapping with the keys name and source, but holds {kind}"
         raise PipelineError(msg)
     return values
 
@@ -47,13 +48,13 @@ def with_overrides(values: dict[str, Any], overrides: list[str]) -> dict[str, An
     return merged
 
 
-def _copied(value: Any) -> Any:  # noqa: ANN401 - any YAML value
+def _copied(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _copied(inner) for key, inner in value.items()}
     return value
 
 
-def _assign(target: dict[str, Any], steps: list[str], value: Any, override: str) -> None:  # noqa: ANN401
+def _assign(target: dict[str, Any], steps: list[str], value: Any, override: str) -> None:
     for step in steps[:-1]:
         inner = target.setdefault(step, {})
         if not isinstance(inner, dict):
@@ -70,7 +71,7 @@ def explain(error: ValueError, values: dict[str, Any], model: type[BaseModel], o
     return PipelineError("\n".join(_sentence(problem, model, origin) for problem in error.errors()))
 
 
-def _sentence(problem: Any, model: type[BaseModel], origin: str) -> str:  # noqa: ANN401 - pydantic's ErrorDetails
+def _sentence(problem: Any, model: type[BaseModel], origin: str) -> str:
     steps = [str(step) for step in problem["loc"] if step not in ("kafka", "file")]
     key = ".".join(steps)
     if problem["type"] == "extra_forbidden":
@@ -92,12 +93,17 @@ def _valid_names(loc: tuple[Any, ...], model: type[BaseModel]) -> list[str]:
     """Field names of the section that `loc` leads to; a discriminator's value picks among a union's members."""
     candidates = [model]
     for step in loc:
-        inner = [m for c in candidates if step in c.model_fields for m in _models_of(c.model_fields[step].annotation)]
+        inner = [
+            m
+            for c in candidates
+            if step in c.model_fields
+            for m in _models_of(c.model_fields[step].annotation)
+        ]
         candidates = inner or [c for c in candidates if _kind_of(c) == step] or candidates
     return [name for c in candidates for name in c.model_fields]
 
 
-def _models_of(annotation: Any) -> list[type[BaseModel]]:  # noqa: ANN401 - any type annotation
+def _models_of(annotation: Any) -> list[type[BaseModel]]:
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return [annotation]
     return [model for argument in typing.get_args(annotation) for model in _models_of(argument)]

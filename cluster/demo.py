@@ -36,8 +36,12 @@ def run_demo(pipeline_file: Path, console: Console, *, rate: int) -> JobResult:
     with contextlib.ExitStack() as stack:
         folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="millrace-demo-"))
         with console.status("starting the development broker"):
-            broker = stack.enter_context(BrokerProcess(Path(folder) / "broker", topics={"shuttle": PARTITIONS}))
-        console.print(f"broker at {broker.bootstrap_servers}: topic shuttle, {PARTITIONS} partitions", highlight=False)
+            broker = stack.enter_context(
+                BrokerProcess(Path(folder) / "broker", topics={"shuttle": PARTITIONS})
+            )
+        console.print(
+            f"broker at {broker.bootstrap_servers}: topic shuttle, {PARTITIONS} partitions", highlight=False
+        )
         overrides = [f"source.bootstrap_servers={broker.bootstrap_servers}", f"records_max={RECORDS}"]
         pipeline = load_pipeline(pipeline_file, overrides)
         producing: list[subprocess.Popen[bytes]] = []
@@ -45,7 +49,9 @@ def run_demo(pipeline_file: Path, console: Console, *, rate: int) -> JobResult:
         def produce() -> None:
             """Start to produce when the workers stand, so that freshness is not the start-up's."""
             producing.append(stack.enter_context(_producer(broker.bootstrap_servers, rate)))
-            console.print(f"producing {RECORDS:,} records at {rate:,}/s, learning as they come", highlight=False)
+            console.print(
+                f"producing {RECORDS:,} records at {rate:,}/s, learning as they come", highlight=False
+            )
 
         started_s = time.monotonic()
         try:
@@ -60,8 +66,16 @@ def run_demo(pipeline_file: Path, console: Console, *, rate: int) -> JobResult:
 @contextlib.contextmanager
 def _producer(bootstrap_servers: str, rate: int) -> Iterator[subprocess.Popen[bytes]]:
     """`python -m jobs.produce` as a child that is ended with the block."""
-    command = [sys.executable, "-m", "jobs.produce", STREAM, "shuttle", "--bootstrap-servers", bootstrap_servers]
-    process = subprocess.Popen([*command, "--rate", str(rate)], stdout=subprocess.DEVNULL)
+    command = [
+        sys.executable,
+        "-m",
+        "jobs.produce",
+        STREAM,
+        "shuttle",
+        "--bootstrap-servers",
+        bootstrap_servers,
+    ]
+    process = subprocess.Popen([*command, "--rate", str(rate)], stdout=subprocess.DEVNULL)  # noqa: S603 - our own job
     try:
         yield process
     finally:
@@ -81,5 +95,8 @@ def next_commands(result: JobResult) -> list[tuple[str, str]]:
     return [
         ("look at the run", f"{mlflow} ui --backend-store-uri sqlite:///mlruns/mlflow.db --port 5000"),
         ("try it on your own data", f"{python} -m jobs.evaluate YOUR_FILE.csv --label YOUR_LABEL"),
-        ("learn from your own topic", f"{python} -m jobs.train jobs/pipelines/shuttle.yaml --set source.topic=TOPIC"),
+        (
+            "learn from your own topic",
+            f"{python} -m jobs.train jobs/pipelines/shuttle.yaml --set source.topic=TOPIC",
+        ),
     ]

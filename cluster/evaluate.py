@@ -51,7 +51,9 @@ def evaluate(asked: Evaluation, console: Console) -> dict[str, float]:
 def _pipeline(asked: Evaluation, folder: str) -> Pipeline:
     """The given pipeline (or the defaults) with this file as its source."""
     values: dict[str, Any] = read_yaml(asked.pipeline) if asked.pipeline else {}
-    values["name"] = re.sub(r"[^A-Za-z0-9._-]", "-", asked.file.name.partition(".")[0]).lstrip("._-")[:100] or "file"
+    values["name"] = (
+        re.sub(r"[^A-Za-z0-9._-]", "-", asked.file.name.partition(".")[0]).lstrip("._-")[:100] or "file"
+    )
     values["source"] = {"kind": "file", "path": str(asked.file), "label": asked.label, "time": asked.time}
     features = values.setdefault("features", {})
     features["ignore"] = sorted({*features.get("ignore", ()), *asked.ignore})

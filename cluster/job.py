@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING
 
 from actors.ports import SourceError, StoreError
 from cluster.assembly import WorkerSpec
-from cluster.file_schema import infer_schema
 from cluster.figures import Figures, metric_points
+from cluster.models.registry import RunLog
 from cluster.progress import ProgressLine, number, shown_path, summary_table
-from cluster.registry import RunLog
-from cluster.stream import describe_source
+from cluster.streams.file_schema import infer_schema
+from cluster.streams.open import describe_source
 from cluster.supervise import ClusterPort, Supervisor
 from cluster.warm import warm_up
 
@@ -103,7 +103,9 @@ def _worker_specs(pipeline: Pipeline, run_folder: Path, *, local: bool) -> list[
             workers=workers,
             pipeline=pipeline,
             run_folder=str(run_folder.resolve()),
-            bounds={p: bounds for i, (p, bounds) in enumerate(sorted(partitions.items())) if i % workers == worker},
+            bounds={
+                p: bounds for i, (p, bounds) in enumerate(sorted(partitions.items())) if i % workers == worker
+            },
         )
         for worker in range(workers)
     ]
@@ -134,12 +136,14 @@ def resolved(pipeline: Pipeline) -> Pipeline:
     )
 
 
-def _cluster(pipeline: Pipeline, specs: list[WorkerSpec], *, local: bool) -> AbstractContextManager[ClusterPort]:
+def _cluster(
+    pipeline: Pipeline, specs: list[WorkerSpec], *, local: bool
+) -> AbstractContextManager[ClusterPort]:
     if local:
-        from cluster.local import LocalCluster  # noqa: PLC0415 - neither way should load the other
+        from cluster.local import LocalCluster
 
         return LocalCluster(pipeline, specs[0])
-    from cluster.launch import RayCluster  # noqa: PLC0415 - Ray takes a second to import
+    from cluster.launch import RayCluster
 
     return RayCluster(pipeline, specs)
 
@@ -153,7 +157,12 @@ def _records_total(pipeline: Pipeline, specs: list[WorkerSpec]) -> int | None:
 
 
 def _supervise(
-    cluster: ClusterPort, pipeline: Pipeline, specs: list[WorkerSpec], log: RunLog, console: Console, name: str
+    cluster: ClusterPort,
+    pipeline: Pipeline,
+    specs: list[WorkerSpec],
+    log: RunLog,
+    console: Console,
+    name: str,
 ) -> JobResult:
     started_s = time.monotonic()
     shown = logged = None
@@ -167,7 +176,10 @@ def _supervise(
             progress.update(Figures.between(shown, status, now_s))
             shown = (status, now_s)
             if logged is None or now_s - logged[1] >= pipeline.mlflow.interval_s:
-                log.log(metric_points(Figures.between(logged, status, now_s), cluster.shard_status()), status.records)
+                log.log(
+                    metric_points(Figures.between(logged, status, now_s), cluster.shard_status()),
+                    status.records,
+                )
                 logged = (status, now_s)
 
         status, snapshot = Supervisor(cluster, pipeline, run_folder, on_status).run()
@@ -176,7 +188,9 @@ def _supervise(
     log.log(metric_points(figures, cluster.shard_status()), status.records)
     version = _register(pipeline, log, snapshot, figures, console)
     model = pipeline.mlflow.model or pipeline.name
-    return JobResult(name, figures, seconds, run_folder, snapshot, log.run_id, model if version else None, version)
+    return JobResult(
+        name, figures, seconds, run_folder, snapshot, log.run_id, model if version else None, version
+    )
 
 
 def _register(
@@ -188,7 +202,9 @@ def _register(
         try:
             return log.register(snapshot, figures.since_start).result(_REGISTER_TIMEOUT_S)
         except Exception as error:  # noqa: BLE001 - whatever MLflow's server or disk gave: the model is on disk
-            console.print(f"[yellow]the model was not registered ({error}); it is in {snapshot}[/]", highlight=False)
+            console.print(
+                f"[yellow]the model was not registered ({error}); it is in {snapshot}[/]", highlight=False
+            )
             return None
 
 
@@ -196,12 +212,17 @@ def show_result(result: JobResult, console: Console) -> None:
     """Print the summary of a finished job."""
     figures, status = result.figures, result.figures.status
     rows = [
-        ("records", f"{status.records:,} read = {status.metrics.records:,} learnt + {status.dead:,} dead letters"),
+        (
+            "records",
+            f"{status.records:,} read = {status.metrics.records:,} learnt + {status.dead:,} dead letters",
+        ),
         ("time", f"{result.seconds:.1f} s, {status.records / result.seconds:,.0f} records/s"),
         *[(name.replace("_", " "), number(value)) for name, value in figures.since_start.items()],
     ]
     if not math.isnan(figures.delay_p50_s):
-        rows.append(("produced to learnt", f"p50 {figures.delay_p50_s:.2f} s, p99 {figures.delay_p99_s:.2f} s"))
+        rows.append(
+            ("produced to learnt", f"p50 {figures.delay_p50_s:.2f} s, p99 {figures.delay_p99_s:.2f} s")
+        )
     rows += [
         ("snapshot", shown_path(result.snapshot)),
         ("model version", f"{result.model} v{result.version}" if result.version else "not registered"),

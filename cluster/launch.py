@@ -10,10 +10,11 @@ silently wrong. A death ends the job with a sentence.
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import shutil
 import tempfile
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import ray
 
@@ -60,7 +61,7 @@ def local_ray_options(cpus: int, folder: str) -> dict[str, Any]:
 class _WorkerActor:
     """Builds a `Worker` in its own process, because connections cannot travel there."""
 
-    def __init__(self, spec: WorkerSpec, shards: list[Any], coordinator: Any) -> None:  # noqa: ANN401 - Ray handles
+    def __init__(self, spec: WorkerSpec, shards: list[Any], coordinator: Any) -> None:
         self._spec = spec
         self._shards = shards
         self._coordinator = coordinator
@@ -92,7 +93,7 @@ class RayCluster:
         self._owned_folder: str | None = None
         self._runs: list[Any] = []
 
-    def __enter__(self) -> RayCluster:
+    def __enter__(self) -> Self:
         try:
             self._connect()
             self._start_actors()
@@ -111,7 +112,11 @@ class RayCluster:
             return
         self._owns_ray = True
         address = self._pipeline.cluster.address or os.environ.get("RAY_ADDRESS")
-        common: dict[str, Any] = {"namespace": "millrace", "logging_level": "error", "log_to_driver": True}
+        common: dict[str, Any] = {
+            "namespace": "millrace",
+            "logging_level": logging.ERROR,
+            "log_to_driver": True,
+        }
         if address:
             ray.init(address=address, **common)
             return
@@ -126,7 +131,9 @@ class RayCluster:
         learner = build_learner(pipeline.learner)
         partitions = [tuple(spec.bounds) for spec in self._specs]
         self.coordinator = RemoteCoordinator(
-            self._actor(Coordinator, 0, partitions, pipeline.snapshots.interval_records, pipeline.records_max),
+            self._actor(
+                Coordinator, 0, partitions, pipeline.snapshots.interval_records, pipeline.records_max
+            ),
             pipeline.cluster.call_timeout_s,
         )
         self.shards = [self._actor(ParameterShard, 1, s, learner) for s in range(pipeline.cluster.shards)]
@@ -135,8 +142,8 @@ class RayCluster:
         ]
         self._await_start()
 
-    def _actor(self, plain: type, cpus: int, *arguments: object) -> Any:  # noqa: ANN401 - Ray's handles have no type
-        handle = ray.remote(num_cpus=cpus, max_restarts=0, max_task_retries=0)(plain).remote(*arguments)
+    def _actor(self, plain: type, cpus: int, *arguments: object) -> Any:
+        handle: Any = ray.remote(num_cpus=cpus, max_restarts=0, max_task_retries=0)(plain).remote(*arguments)
         self._actors.append(handle)
         return handle
 
@@ -147,7 +154,9 @@ class RayCluster:
         refs += [worker.open.remote() for worker in self.workers]
         ready, waiting = ray.wait(refs, num_returns=len(refs), timeout=timeout_s)
         if waiting:
-            there = ", ".join(f"{name} {amount:g}" for name, amount in sorted(ray.available_resources().items()))
+            there = ", ".join(
+                f"{name} {amount:g}" for name, amount in sorted(ray.available_resources().items())
+            )
             msg = (
                 f"expected {len(self.shards)} shards and {len(self.workers)} workers (1 CPU each) to start within "
                 f"{timeout_s:g} s, but {len(waiting)} did not; free in the cluster: {there}; "
@@ -162,13 +171,17 @@ class RayCluster:
 
     def check(self) -> None:
         """Raise the error of a worker that has failed; returns at once."""
-        done, self._runs = ray.wait(self._runs, num_returns=len(self._runs), timeout=0) if self._runs else ([], [])
+        done, self._runs = (
+            ray.wait(self._runs, num_returns=len(self._runs), timeout=0) if self._runs else ([], [])
+        )
         _raise_cause(done)
 
     def snapshot(self) -> list[Any]:
         """Have every shard copy its rows; returns references once all copies are taken."""
         refs = [shard.snapshot.remote() for shard in self.shards]
-        ray.wait(refs, num_returns=len(refs), timeout=self._pipeline.cluster.call_timeout_s, fetch_local=False)
+        ray.wait(
+            refs, num_returns=len(refs), timeout=self._pipeline.cluster.call_timeout_s, fetch_local=False
+        )
         return refs
 
     def fetch(self, copies: list[Any]) -> list[tuple[NDArray[Any], NDArray[Any]]]:
@@ -177,7 +190,9 @@ class RayCluster:
 
     def shard_status(self) -> list[dict[str, int]]:
         """Counters of each shard."""
-        return ray.get([shard.status.remote() for shard in self.shards], timeout=self._pipeline.cluster.call_timeout_s)
+        return ray.get(
+            [shard.status.remote() for shard in self.shards], timeout=self._pipeline.cluster.call_timeout_s
+        )
 
     def close(self) -> None:
         """End the actors, and the Ray that was started here; may be called twice."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from actors.coordinator import Coordinator
 from cluster.assembly import WorkerSpec, build_learner, build_worker
@@ -33,7 +33,7 @@ class LocalCluster:
         self._error: BaseException | None = None
         self._thread = threading.Thread(target=self._run, name="millrace-worker", daemon=True)
 
-    def __enter__(self) -> LocalCluster:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
@@ -50,7 +50,7 @@ class ProgressLine:
         )
         self._task = self._bar.add_task(name, total=records_total, line="waiting for records")
 
-    def __enter__(self) -> ProgressLine:
+    def __enter__(self) -> Self:
         self._bar.start()
         return self
 
@@ -86,7 +86,9 @@ def _line(figures: Figures) -> str:
 
 def summary_table(title: str, rows: list[tuple[str, str]]) -> Table:
     """A two-column table of names and figures."""
-    table = Table(title=title, title_style="bold", title_justify="left", show_header=False, box=None, padding=(0, 2))
+    table = Table(
+        title=title, title_style="bold", title_justify="left", show_header=False, box=None, padding=(0, 2)
+    )
     table.add_column(style="dim")
     table.add_column(overflow="fold")
     for name, value in rows:

@@ -30,7 +30,7 @@ class RayShards:
     def __len__(self) -> int:
         return len(self._handles)
 
-    def exchange(self, shard: int, worker: int, push: Push | None, pull: Pull | None) -> Any:  # noqa: ANN401
+    def exchange(self, shard: int, worker: int, push: Push | None, pull: Pull | None) -> Any:
         """Send one shard a worker's last push and next pull."""
         return self._handles[shard].exchange.remote(worker, push, pull)
 
@@ -57,7 +57,7 @@ class RemoteCoordinator:
     worker one report later and a batch never waits for the coordinator.
     """
 
-    def __init__(self, handle: Any, call_timeout_s: float) -> None:  # noqa: ANN401 - Ray's handles have no type
+    def __init__(self, handle: Any, call_timeout_s: float) -> None:
         self.handle = handle
         self._call_timeout_s = call_timeout_s
         self._in_flight: Any = None
@@ -104,5 +104,5 @@ class RemoteCoordinator:
             answer, self._in_flight = self._in_flight, None
             self._directive = self._get(answer)
 
-    def _get(self, ref: Any) -> Any:  # noqa: ANN401
+    def _get(self, ref: Any) -> Any:
         return ray.get(ref, timeout=self._call_timeout_s)

@@ -32,7 +32,7 @@ class ShardTransport(Protocol):
 
     def __len__(self) -> int: ...
 
-    def exchange(self, shard: int, worker: int, push: Push | None, pull: Pull | None) -> Any:  # noqa: ANN401
+    def exchange(self, shard: int, worker: int, push: Push | None, pull: Pull | None) -> Any:
         """Send one shard a worker's last push and next pull; returns a reference to the answer."""
 
     def gather(self, references: list[Any]) -> list[NDArray[np.float32]]:
@@ -123,7 +123,9 @@ class ShardedStore:
 
     def _exchange(self, pulls: list[Pull | None]) -> list[Any]:
         push, self._pending = self._pending, None
-        pushes: list[Push | None] = [None] * len(self._shards) if push is None else [(push[0], part) for part in push[1]]
+        pushes: list[Push | None] = (
+            [None] * len(self._shards) if push is None else [(push[0], part) for part in push[1]]
+        )
         return [
             self._shards.exchange(shard, self._worker, sent, pull)
             for shard, (sent, pull) in enumerate(zip(pushes, pulls, strict=True))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from cluster.model_files import ModelState, write_model
+from cluster.models.model_files import ModelState, write_model
 from learning.coordination import EndJob, TakeSnapshot
 
 if TYPE_CHECKING:

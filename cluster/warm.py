@@ -6,8 +6,8 @@ import numpy as np
 
 from actors.shard import ParameterShard
 from cluster.config import FeaturesConfig
-from cluster.decode import Decoder
-from cluster.records import Messages
+from cluster.decode.decoder import Decoder
+from cluster.decode.messages import Messages
 from cluster.store import LocalStore
 from learning.batch import BatchId
 from learning.encoding import NumericEncoder, merge_stats

@@ -19,8 +19,12 @@ PIPELINE = Path(__file__).parent / "pipelines" / "shuttle.yaml"
 def main(rate: Annotated[int, typer.Option(help="Records produced per second.")] = 5000) -> None:
     """Learn a real stream on a local Ray from a local broker, and record the run in MLflow."""
     console = Console()
-    console.print("[bold]Millrace[/] learns continuously from Kafka. This is river's Shuttle stream: 49,097 sensor")
-    console.print("readings of a space shuttle, 7 % of them anomalies; each is predicted first and then learnt.\n")
+    console.print(
+        "[bold]Millrace[/] learns continuously from Kafka. This is river's Shuttle stream: 49,097 sensor"
+    )
+    console.print(
+        "readings of a space shuttle, 7 % of them anomalies; each is predicted first and then learnt.\n"
+    )
     try:
         result = run_demo(PIPELINE, console, rate=rate)
     except (PipelineError, JobError, BrokerError) as error:

@@ -21,13 +21,19 @@ def main(
     label: Annotated[str, typer.Option(help="Column of the binary label.")] = "y",
     time: Annotated[str | None, typer.Option(help="Column of the event time (never a feature).")] = None,
     ignore: Annotated[str, NAMES] = "",
-    pipeline: Annotated[Path | None, typer.Option(help="Pipeline file for everything but the source.")] = None,
-    overrides: Annotated[list[str] | None, typer.Option("--set", help="Override a key: --set learner.l1=1")] = None,
+    pipeline: Annotated[
+        Path | None, typer.Option(help="Pipeline file for everything but the source.")
+    ] = None,
+    overrides: Annotated[
+        list[str] | None, typer.Option("--set", help="Override a key: --set learner.l1=1")
+    ] = None,
     workers: Annotated[int | None, typer.Option(help="Workers on Ray.")] = None,
     shards: Annotated[int | None, typer.Option(help="Shards on Ray.")] = None,
     *,
     local: Annotated[bool, typer.Option("--local", help="One process without Ray (the default).")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print one JSON object on standard output.")
+    ] = False,
 ) -> None:
     """Predict each record, then learn it, from the first row to the last; print what the predictions were worth."""
     console = Console(stderr=as_json)

@@ -10,9 +10,9 @@ import typer
 from rich.console import Console
 from rich.progress import MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
+from actors.ports import SourceError
 from cluster.config import KafkaConnection
-from cluster.produce import Produced, ProducePlan, produce
-from cluster.records import SourceError
+from cluster.streams.produce import Produced, ProducePlan, produce
 
 
 class Format(StrEnum):

@@ -15,7 +15,8 @@ from cluster.job import JobError, run_job, show_result
 def main(
     pipeline: Annotated[Path, typer.Argument(help="Pipeline file (YAML).")],
     overrides: Annotated[
-        list[str] | None, typer.Option("--set", help="Override a key: --set cluster.workers=4. May be repeated.")
+        list[str] | None,
+        typer.Option("--set", help="Override a key: --set cluster.workers=4. May be repeated."),
     ] = None,
     *,
     local: Annotated[bool, typer.Option("--local", help="One process, without Ray.")] = False,

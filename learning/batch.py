@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -44,7 +45,7 @@ class TextColumn:
         """All texts as Python strings; an empty text means that the record brought none."""
         raw = self.data.tobytes()
         bounds = self.offsets.tolist()
-        return [raw[a:b].decode() for a, b in zip(bounds[:-1], bounds[1:], strict=True)]
+        return [raw[a:b].decode() for a, b in itertools.pairwise(bounds)]
 
     @classmethod
     def from_list(cls, texts: Sequence[str]) -> TextColumn:
@@ -101,9 +102,7 @@ class Batch:
         self, keys: NDArray[np.uint64], values: NDArray[np.float32], offsets: NDArray[np.int64]
     ) -> Batch:
         """The same records with other entries (an encoder's output), none of them numeric any more."""
-        return replace(
-            self, keys=keys, values=values, offsets=offsets, numeric=np.zeros(len(keys), np.bool_)
-        )
+        return replace(self, keys=keys, values=values, offsets=offsets, numeric=np.zeros(len(keys), np.bool_))
 
     @classmethod
     def concat(cls, batch_id: BatchId, parts: Sequence[Batch]) -> Batch:
@@ -117,7 +116,16 @@ class Batch:
         offsets.append(np.array([sum(part.entries for part in parts)], np.int64))
         columns = {
             name: np.concatenate([getattr(part, name) for part in parts])
-            for name in ("keys", "values", "numeric", "labels", "weights", "event_times_s", "produced_s", "positions")
+            for name in (
+                "keys",
+                "values",
+                "numeric",
+                "labels",
+                "weights",
+                "event_times_s",
+                "produced_s",
+                "positions",
+            )
         }
         return cls(batch_id=batch_id, offsets=np.concatenate(offsets), ids=_concat_texts(parts), **columns)
 

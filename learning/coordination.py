@@ -230,11 +230,15 @@ class Brain:
         encoder = merge_stats([arrival.encoder for arrival in arrivals])
         summary = self.metrics.summary()
         return [
-            TakeSnapshot(self.snapshots + 1, offsets, encoder, self.records, self.dead, summary, final=finished)
+            TakeSnapshot(
+                self.snapshots + 1, offsets, encoder, self.records, self.dead, summary, final=finished
+            )
         ]
 
     def _stands(self, worker: WorkerShare) -> bool:
-        return worker.finished or (worker.arrived is not None and worker.arrived.barrier == self.snapshots + 1)
+        return worker.finished or (
+            worker.arrived is not None and worker.arrived.barrier == self.snapshots + 1
+        )
 
     def _lower_barrier(self, event: SnapshotTaken) -> list[Command]:
         if self.phase is not Phase.COPYING or event.number != self.snapshots + 1:

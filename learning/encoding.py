@@ -32,7 +32,7 @@ STATS_WIDTH = 3
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _encode(keys, values, numeric, offsets, at, stats, frozen, standardize, clip, bins, out_k, out_v, out_o):  # noqa: ANN001, ANN202, PLR0913, PLR0917
+def _encode(keys, values, numeric, offsets, at, stats, frozen, standardize, clip, bins, out_k, out_v, out_o):  # noqa: ANN001, ANN202
     """Write the encoded entries; `at[m]` is the statistics row of the m-th numeric entry (-1: never seen)."""
     used = 0
     m = 0

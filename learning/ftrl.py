@@ -36,7 +36,7 @@ _STORED_MAX = 3e38
 
 
 @njit(cache=True, nogil=True, error_model="numpy", inline="always")
-def _weight(z, n_sqrt, alpha, beta, l1, l2):  # noqa: ANN001, ANN202, PLR0913, PLR0917
+def _weight(z, n_sqrt, alpha, beta, l1, l2):  # noqa: ANN001, ANN202
     """w of a coordinate, from z and sqrt(n)."""
     shrunk = z - math.copysign(l1, z)
     w = -shrunk / ((beta + n_sqrt) / alpha + l2)
@@ -55,7 +55,7 @@ def _sigmoid(logit):  # noqa: ANN001, ANN202
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _learn(rows, index, bias, values, offsets, labels, weights, alpha, beta, l1, l2, out):  # noqa: ANN001, ANN202, PLR0913, PLR0917
+def _learn(rows, index, bias, values, offsets, labels, weights, alpha, beta, l1, l2, out):  # noqa: ANN001, ANN202
     """Predict, then learn, record after record, on rows[index]; `bias` is the bias coordinate's row number."""
     length_max = 1
     for i in range(len(labels)):
@@ -92,11 +92,13 @@ def _learn(rows, index, bias, values, offsets, labels, weights, alpha, beta, l1,
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _predict(rows, index, bias, values, offsets, alpha, beta, l1, l2, out):  # noqa: ANN001, ANN202, PLR0913, PLR0917
+def _predict(rows, index, bias, values, offsets, alpha, beta, l1, l2, out):  # noqa: ANN001, ANN202
     """Predict only; an index of -1 is a key without a row, whose weight is 0."""
     bias_w = 0.0
     if bias >= 0:
-        bias_w = _weight(np.float64(rows[bias, 0]), math.sqrt(np.float64(rows[bias, 1])), alpha, beta, 0.0, l2)
+        bias_w = _weight(
+            np.float64(rows[bias, 0]), math.sqrt(np.float64(rows[bias, 1])), alpha, beta, 0.0, l2
+        )
     for i in range(len(out)):
         logit = bias_w
         for j in range(offsets[i], offsets[i + 1]):
@@ -108,7 +110,7 @@ def _predict(rows, index, bias, values, offsets, alpha, beta, l1, l2, out):  # n
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _merge(rows, at, base, end, bias, alpha, beta, l1, l2, kappa):  # noqa: ANN001, ANN202, PLR0913, PLR0917
+def _merge(rows, at, base, end, bias, alpha, beta, l1, l2, kappa):  # noqa: ANN001, ANN202
     """Merge walks base -> end into rows[at]; returns how many rows others had moved since the pull."""
     moved = 0
     for k in range(len(at)):
@@ -148,7 +150,9 @@ class Ftrl:
     label_min = 0.0
     label_max = 1.0
 
-    def learn(self, rows: NDArray[np.float32], index: NDArray[np.int64], bias: int, batch: Batch) -> NDArray[Any]:
+    def learn(
+        self, rows: NDArray[np.float32], index: NDArray[np.int64], bias: int, batch: Batch
+    ) -> NDArray[Any]:
         """Predict and learn each record in order; changes `rows` (r, 2) in place.
 
         Args:
@@ -168,7 +172,9 @@ class Ftrl:
         )  # fmt: skip
         return out
 
-    def predict(self, rows: NDArray[np.float32], index: NDArray[np.int64], bias: int, batch: Batch) -> NDArray[Any]:
+    def predict(
+        self, rows: NDArray[np.float32], index: NDArray[np.int64], bias: int, batch: Batch
+    ) -> NDArray[Any]:
         """Probabilities f64 (n,) without learning; rows of -1 (never seen) count as weight 0."""
         out = np.empty(len(batch))
         _predict(

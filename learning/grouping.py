@@ -42,7 +42,7 @@ class GroupedKeys:
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _distinct(keys, slots, stamps, stamp, shift, shards, distinct, owner, counts, index):  # noqa: ANN001, ANN202, PLR0913, PLR0917
+def _distinct(keys, slots, stamps, stamp, shift, shards, distinct, owner, counts, index):  # noqa: ANN001, ANN202
     """First-seen order of the distinct keys behind distinct[0] (the bias); returns how many there are."""
     mask = len(slots) - 1
     used = 1
@@ -66,7 +66,7 @@ def _distinct(keys, slots, stamps, stamp, shift, shards, distinct, owner, counts
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _group(distinct, used, owner, bounds, place, grouped, index):  # noqa: ANN001, ANN202, PLR0913, PLR0917
+def _group(distinct, used, owner, bounds, place, grouped, index):  # noqa: ANN001, ANN202
     """Stable counting sort of the distinct keys by owner; rewrites `index` from first-seen to grouped places."""
     at = bounds.copy()
     for u in range(used):
@@ -82,6 +82,7 @@ class KeyGrouper:
 
     def __init__(self, shards: int) -> None:
         self._shards = shards
+        self._distinct = np.empty(0, np.uint64)
         self._shard_of_segment = shard_of_segment(shards)
         self._stamp = 0
         self._reserve(1024)
@@ -104,7 +105,7 @@ class KeyGrouper:
 
     def _reserve(self, entries: int) -> None:
         """Scratch for `entries` distinct keys at a load of at most one half."""
-        if self._stamp and entries <= len(self._distinct):
+        if entries <= len(self._distinct):
             return
         bits = max(11, int(np.ceil(np.log2(2 * entries))))
         self._shift = np.uint64(64 - bits)

@@ -21,7 +21,16 @@ from numba import njit
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["BIAS_KEY", "SEGMENTS", "derived_key", "name_key", "number_text", "segment_of", "value_key", "xxh64"]
+__all__ = [
+    "BIAS_KEY",
+    "SEGMENTS",
+    "derived_key",
+    "name_key",
+    "number_text",
+    "segment_of",
+    "value_key",
+    "xxh64",
+]
 
 SEGMENTS = 1024
 """Virtual segments: keys map to segments for ever, segments to shards for as long as a layout lasts."""

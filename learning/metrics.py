@@ -70,7 +70,9 @@ class Prequential:
         return self._combined(other, -1)
 
     def _combined(self, other: Prequential, sign: int) -> Prequential:
-        values: dict[str, Any] = {f.name: getattr(self, f.name) + sign * getattr(other, f.name) for f in fields(self)}
+        values: dict[str, Any] = {
+            f.name: getattr(self, f.name) + sign * getattr(other, f.name) for f in fields(self)
+        }
         return Prequential(**values)
 
     def summary(self) -> dict[str, float]:

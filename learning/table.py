@@ -30,7 +30,7 @@ class TableFullError(Exception):
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _locate(wanted, start, index, shift, keys, size, out):  # noqa: ANN001, ANN202, PLR0913, PLR0917
+def _locate(wanted, start, index, shift, keys, size, out):  # noqa: ANN001, ANN202
     """Row numbers of wanted[start:] into out, births included; stops early where `keys` is full.
 
     Returns (position reached, rows in use).
@@ -85,7 +85,9 @@ class Table:
     Not thread-safe. Array views that `rows` and `keys` return are valid until the next `locate` that grows.
     """
 
-    def __init__(self, width: int, *, dtype: type[np.floating[Any]] = np.float32, rows_initial: int = 1024) -> None:
+    def __init__(
+        self, width: int, *, dtype: type[np.floating[Any]] = np.float32, rows_initial: int = 1024
+    ) -> None:
         self._size = 0
         self._keys = np.empty(rows_initial, np.uint64)
         self._rows = np.zeros((rows_initial, width), dtype)

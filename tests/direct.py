@@ -43,7 +43,7 @@ class DirectShards:
     def state(self) -> dict[int, tuple[float, float]]:
         """All rows of all shards by key."""
         return {
-            int(key): tuple(row) for shard in self.shards for key, row in zip(*map(list, shard.snapshot()), strict=True)
+            int(key): tuple(row) for shard in self.shards for key, row in zip(*shard.snapshot(), strict=True)
         }
 
 

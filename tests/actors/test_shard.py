@@ -42,7 +42,9 @@ def test_a_push_for_a_batch_that_was_never_pulled_is_refused_in_a_sentence() -> 
     """A message of another life of the job must not reach the rows."""
     shard = ParameterShard(4, Ftrl())
     shard.exchange(1, None, (FIRST, KEYS))
-    with pytest.raises(StalePushError, match=r"shard 4 expected worker 1 .* came batch \[0\]@10..20 with 3 rows"):
+    with pytest.raises(
+        StalePushError, match=r"shard 4 expected worker 1 .* came batch \[0\]@10..20 with 3 rows"
+    ):
         shard.exchange(1, (SECOND, np.zeros((3, 2), np.float32)), None)
 
 

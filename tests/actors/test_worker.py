@@ -26,7 +26,9 @@ def run_local(batches: list[Batch]) -> tuple[np.ndarray, dict[int, tuple[float, 
     rig = Rig(LEARNER, store, ListSource(batches), Coordinator([(0,)], 0, None))
     rig.build().run()
     keys, rows = store.snapshot()
-    return np.concatenate(rig.predicted.predictions), {int(k): tuple(r) for k, r in zip(keys, rows, strict=True)}
+    return np.concatenate(rig.predicted.predictions), {
+        int(k): tuple(r) for k, r in zip(keys, rows, strict=True)
+    }
 
 
 @pytest.mark.parametrize("shards", [1, 2, 3, 5])
@@ -36,7 +38,10 @@ def test_one_worker_over_any_shards_equals_one_process_to_the_bit(shards: int, s
     expected, state = run_local([stream(RECORDS)])
     direct = DirectShards(shards, LEARNER)
     rig = Rig(
-        LEARNER, ShardedStore(0, direct, LEARNER), ListSource(cut(stream(RECORDS), size)), Coordinator([(0,)], 0, None)
+        LEARNER,
+        ShardedStore(0, direct, LEARNER),
+        ListSource(cut(stream(RECORDS), size)),
+        Coordinator([(0,)], 0, None),
     )
     rig.build().run()
     assert np.array_equal(np.concatenate(rig.predicted.predictions), expected)
@@ -64,7 +69,10 @@ def test_snapshots_in_between_change_nothing_and_hold_whole_batches() -> None:
 
 def test_dead_letters_and_learnt_records_add_up() -> None:
     """A batch brings two bad records, another holds nothing but a bad one."""
-    batches = [*cut(stream(20), 10), Batch.empty(stream(1).batch_id._replace(first_offset=20, next_offset=21))]
+    batches = [
+        *cut(stream(20), 10),
+        Batch.empty(stream(1).batch_id._replace(first_offset=20, next_offset=21)),
+    ]
     bad = [DeadLetter("topic", 0, offset, None, "label is missing", b"{}") for offset in (3, 4, 20)]
     source = ListSource(batches, {0: bad[:2], 2: bad[2:]})
     coordinator = Coordinator([(0,)], 0, None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -27,7 +28,7 @@ def local_ray() -> Iterator[None]:
     from cluster.launch import local_ray_options
 
     folder = tempfile.mkdtemp(prefix="millrace-ray-")  # not tmp_path: Ray's socket paths must be short
-    ray.init(namespace="millrace", logging_level="error", **local_ray_options(16, folder))
+    ray.init(namespace="millrace", logging_level=logging.ERROR, **local_ray_options(16, folder))
     yield
     ray.shutdown()
     shutil.rmtree(Path(folder), ignore_errors=True)

@@ -8,7 +8,7 @@ import string
 import numpy as np
 from hypothesis import strategies as st
 
-from cluster.records import Messages
+from cluster.decode.messages import Messages
 
 FEATURE_NAMES = [
     "a",

@@ -16,9 +16,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cluster import arrow_messages
 from cluster.config import FeaturesConfig
-from cluster.decode import Decoder
+from cluster.decode import arrow_messages
+from cluster.decode.decoder import Decoder
 from tests.cluster.decode_strategies import batch_bytes, messages
 
 PLAIN = FeaturesConfig()

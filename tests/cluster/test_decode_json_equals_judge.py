@@ -11,10 +11,10 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from cluster.config import FeaturesConfig
-from cluster.decode import Decoder
-from cluster.json_records import read_record
-from cluster.json_rows import _parsed, overrides_of
-from cluster.record_rules import BadRecord, Rules
+from cluster.decode.decoder import Decoder
+from cluster.decode.json_records import read_record
+from cluster.decode.json_rows import _parsed, overrides_of
+from cluster.decode.record_rules import BadRecord, Rules
 from learning.batch import Batch, BatchId, TextColumn
 from tests.cluster.decode_strategies import batch_bytes, damaged, messages, records, written_numbers
 

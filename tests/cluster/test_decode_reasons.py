@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from cluster.config import FeaturesConfig
-from cluster.decode import Decoder
+from cluster.decode.decoder import Decoder
 from learning.keys import name_key, value_key
 from tests.cluster.decode_strategies import messages
 

@@ -12,7 +12,7 @@ from rich.console import Console
 from cluster.broker import Broker
 from cluster.config import Pipeline, build_pipeline
 from cluster.job import JobResult, run_job
-from cluster.model_files import read_model
+from cluster.models.model_files import read_model
 from tests.cluster.topics import consume, produce, records
 
 RECORDS = 3000
@@ -64,7 +64,9 @@ def single(
     broker: Broker, topics: dict[str, str], tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[dict[int, tuple[float, ...]], dict[str, float], JobResult]:
     """State, predictions and result of one process over the JSON topic in batches of 256."""
-    settings = pipeline(broker, tmp_path_factory.mktemp("single"), topics["json"], "out-single", "batch_records=100")
+    settings = pipeline(
+        broker, tmp_path_factory.mktemp("single"), topics["json"], "out-single", "batch_records=100"
+    )
     result = run_job(settings, Console(file=io.StringIO()), local=True)
     return state(result), predictions(broker, "out-single"), result
 
@@ -74,7 +76,7 @@ def single(
     [(1, 100, "json"), (2, 100, "arrow"), (3, 100, "json"), (5, 100, "arrow"), (5, 100, "json")],
 )
 @pytest.mark.usefixtures("local_ray")
-def test_one_worker_on_ray_equals_one_process(  # noqa: PLR0917
+def test_one_worker_on_ray_equals_one_process(
     broker: Broker, topics: dict[str, str], single: tuple, tmp_path: Path, shards: int, size: int, form: str
 ) -> None:
     """Same rows and same predictions for every number of shards, from JSON and from Arrow."""
@@ -87,9 +89,11 @@ def test_one_worker_on_ray_equals_one_process(  # noqa: PLR0917
     assert result.figures.status.records == RECORDS
 
 
-@pytest.mark.parametrize(("shards", "size", "form"), [(2, 1, "json"), (3, 7, "json"), (2, 256, "arrow"), (1, 4096, "json")])
+@pytest.mark.parametrize(
+    ("shards", "size", "form"), [(2, 1, "json"), (3, 7, "json"), (2, 256, "arrow"), (1, 4096, "json")]
+)
 @pytest.mark.usefixtures("local_ray")
-def test_batch_sizes_on_ray_equal_the_same_batch_size_in_one_process(  # noqa: PLR0917
+def test_batch_sizes_on_ray_equal_the_same_batch_size_in_one_process(
     broker: Broker, topics: dict[str, str], tmp_path: Path, shards: int, size: int, form: str
 ) -> None:
     """Over several partitions the batch size sets the round robin, so each size has its own one-process twin."""
@@ -122,7 +126,12 @@ def test_a_snapshot_in_the_middle_holds_offsets_and_counts_that_agree(
 ) -> None:
     """State and offsets are one object: the encoder's count of a feature equals the records up to the offsets."""
     settings = pipeline(
-        broker, tmp_path, topics["json"], "out-snapshots", "snapshots.interval_records=700", "batch_records=100"
+        broker,
+        tmp_path,
+        topics["json"],
+        "out-snapshots",
+        "snapshots.interval_records=700",
+        "batch_records=100",
     )
     result = run_job(settings, Console(file=io.StringIO()), local=True)
     folders = sorted(result.snapshot.parent.iterdir())

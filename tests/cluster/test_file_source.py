@@ -13,12 +13,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from actors.ports import Decoded, SourceError
 from cluster.config import FeaturesConfig, Pipeline, build_pipeline
-from cluster.decode import Decoder
-from cluster.file_schema import infer_features, infer_schema
-from cluster.file_source import FileSource
-from cluster.records import Decoded, Messages, SourceError
-from cluster.stream import describe_source, open_source
+from cluster.decode.decoder import Decoder
+from cluster.decode.messages import Messages
+from cluster.streams.file_schema import infer_features, infer_schema
+from cluster.streams.file_source import FileSource
+from cluster.streams.open import describe_source, open_source
 from learning.keys import name_key, value_key
 
 

@@ -14,8 +14,8 @@ from kafka.record import MemoryRecords
 from kafka.record._crc32c import crc as crc32c
 from kafka.record.default_records import DefaultRecordBatchBuilder
 
-from cluster.kafka_buffer import PartitionBuffer
-from cluster.kafka_chunks import Chunk, _ChunkedRecords
+from cluster.streams.kafka_buffer import PartitionBuffer
+from cluster.streams.kafka_chunks import Chunk, _ChunkedRecords
 
 ABORT, COMMIT = struct.pack(">hh", 0, 0), struct.pack(">hh", 0, 1)
 
@@ -141,7 +141,7 @@ def test_messages_behind_the_end_are_dropped():
 
 def test_a_batch_of_huge_messages_is_cut_by_bytes(monkeypatch):
     """Batches of a thousand records, messages of a megabyte each: a batch ends at its bound in bytes."""
-    monkeypatch.setattr("cluster.kafka_buffer.BATCH_BYTES_MAX", 100)
+    monkeypatch.setattr("cluster.streams.kafka_buffer.BATCH_BYTES_MAX", 100)
     buffer = PartitionBuffer(0, 0, None, 1000)
     values = [b"x" * 40] * 10
     buffer.add([Chunk(np.arange(10), np.zeros(10), values, 10)])

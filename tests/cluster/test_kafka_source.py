@@ -15,15 +15,15 @@ import pyarrow as pa
 import pytest
 from kafka import TopicPartition
 
+from actors.ports import Decoded, Source, SourceError
 from cluster.broker import Broker, BrokerProcess
 from cluster.config import FeaturesConfig, KafkaSourceConfig, Pipeline, build_pipeline
-from cluster.decode import Decoder
-from cluster.file_source import encode_arrow
-from cluster.kafka_chunks import read_in_chunks
-from cluster.kafka_client import connect_consumer, connect_producer, expanded
-from cluster.kafka_source import KafkaSource
-from cluster.records import Decoded, Source, SourceError
-from cluster.stream import describe_source, open_source
+from cluster.decode.decoder import Decoder
+from cluster.streams.file_source import encode_arrow
+from cluster.streams.kafka_chunks import read_in_chunks
+from cluster.streams.kafka_client import connect_consumer, connect_producer, expanded
+from cluster.streams.kafka_source import KafkaSource
+from cluster.streams.open import describe_source, open_source
 
 TOPICS = (f"kafka-source-{i}" for i in itertools.count())
 
@@ -248,7 +248,7 @@ def test_no_broker_is_a_sentence_within_bounded_time(monkeypatch):
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     pipeline = pipeline_of(f"127.0.0.1:{port}", "t")
-    monkeypatch.setattr("cluster.stream.DESCRIBE_TIMEOUT_S", 1.0)
+    monkeypatch.setattr("cluster.streams.open.DESCRIBE_TIMEOUT_S", 1.0)
     started_s = time.monotonic()
     with pytest.raises(
         SourceError, match=rf"127.0.0.1:{port} within 1 s; start one with `python -m jobs.broker`"

@@ -11,16 +11,16 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from cluster import model_files, scorer
-from cluster.model_files import (
+from cluster.models import model_files, scorer
+from cluster.models.model_files import (
     MANIFEST,
     ModelFilesError,
     ModelState,
     read_model,
     write_model,
 )
-from cluster.redaction import without_secrets
-from cluster.scorer import ScorerError, frame_to_batch
+from cluster.models.redaction import without_secrets
+from cluster.models.scorer import ScorerError, frame_to_batch
 from learning.keys import name_key, value_key
 
 PIPELINE = {"name": "clicks", "learner": {"kind": "ftrl", "alpha": 0.1}, "features": {"ignore": ["user"]}}

@@ -12,10 +12,10 @@ import orjson
 import pytest
 from typer.testing import CliRunner
 
+from actors.ports import Decoded, SourceError
 from cluster.config import KafkaConnection, build_pipeline
-from cluster.produce import ProducePlan, produce
-from cluster.records import Decoded, SourceError
-from cluster.stream import describe_source, open_source
+from cluster.streams.open import describe_source, open_source
+from cluster.streams.produce import ProducePlan, produce
 
 TOPICS = (f"produce-{i}" for i in itertools.count())
 
@@ -188,7 +188,7 @@ def test_json_messages_have_the_documented_shape():
     """Missing features are left out; times are unix seconds."""
     import pyarrow as pa
 
-    from cluster.produce import encode_json
+    from cluster.streams.produce import encode_json
 
     columns = pa.RecordBatch.from_pydict(
         {

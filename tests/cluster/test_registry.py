@@ -15,12 +15,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from cluster import registry
-from cluster.mlflow_run import RegistryError, tracking_uri_of
-from cluster.model_files import ModelState, write_model
-from cluster.points import Point, PointQueue
-from cluster.registry import RunLog
-from cluster.scorer import Scorer, frame_to_batch
+from cluster.models import registry
+from cluster.models.mlflow_run import RegistryError, tracking_uri_of
+from cluster.models.model_files import ModelState, write_model
+from cluster.models.points import Point, PointQueue
+from cluster.models.registry import RunLog
+from cluster.models.scorer import Scorer, frame_to_batch
 from learning.encoding import NumericEncoder
 from learning.ftrl import Ftrl
 from learning.keys import BIAS_KEY
@@ -151,8 +151,8 @@ import mlflow.pyfunc, pandas as pd
 model = mlflow.pyfunc.load_model("models:/portable/1")
 frame = pd.read_json(sys.stdin, orient="split")
 print(json.dumps({"p": model.predict(frame).tolist(), "one": model.predict(frame[["age"]].head(1)).tolist()}))
-import cluster.scorer
-assert "/code/" in cluster.scorer.__file__ or "\\\\code\\\\" in cluster.scorer.__file__, cluster.scorer.__file__
+import cluster.models.scorer
+assert "/code/" in cluster.models.scorer.__file__, cluster.models.scorer.__file__
 """
 
 

@@ -12,12 +12,12 @@ import orjson
 import pytest
 from kafka import TopicPartition
 
+from actors.ports import DeadLetter, SourceError
 from cluster.broker import BrokerProcess
 from cluster.config import build_pipeline
-from cluster.kafka_client import connect_consumer
-from cluster.kafka_sender import DeliveryError, KafkaSender, ensure_topic
-from cluster.records import DeadLetter, SourceError
-from cluster.sinks import (
+from cluster.streams.kafka_client import connect_consumer
+from cluster.streams.kafka_sender import DeliveryError, KafkaSender, ensure_topic
+from cluster.streams.sinks import (
     PredictionSink,
     encode_dead_letter,
     encode_predictions,

@@ -23,11 +23,15 @@ def records(count: int, seed: int = 0) -> list[dict[str, Any]]:
         user = f"u{int(rng.zipf(1.3)) % 2000}"
         logit = 0.6 * (price - 3) + (1.0 if city == "Oslo" else -0.7)
         features = {"price": price, "visits": visits, "city": city, "user": user, "mobile": bool(visits % 2)}
-        made.append({"id": f"r{i}", "features": features, "label": int(rng.random() < 1 / (1 + np.exp(-logit)))})
+        made.append(
+            {"id": f"r{i}", "features": features, "label": int(rng.random() < 1 / (1 + np.exp(-logit)))}
+        )
     return made
 
 
-def produce(broker: Broker, topic: str, rows: list[dict[str, Any]], partitions: int, *, arrow_rows: int = 0) -> None:
+def produce(
+    broker: Broker, topic: str, rows: list[dict[str, Any]], partitions: int, *, arrow_rows: int = 0
+) -> None:
     """Send rows in turn to the partitions: JSON, or Arrow messages of `arrow_rows` rows."""
     broker.create_topic(topic, partitions)
     producer = KafkaProducer(bootstrap_servers=broker.bootstrap_servers, linger_ms=5)
@@ -44,7 +48,9 @@ def produce(broker: Broker, topic: str, rows: list[dict[str, Any]], partitions: 
 
 def arrow_message(rows: list[dict[str, Any]]) -> bytes:
     """One IPC stream of one record batch."""
-    table = pa.Table.from_pylist([{"id": row["id"], **row["features"], "label": row["label"]} for row in rows])
+    table = pa.Table.from_pylist(
+        [{"id": row["id"], **row["features"], "label": row["label"]} for row in rows]
+    )
     sink = io.BytesIO()
     with pa.ipc.new_stream(sink, table.schema) as writer:
         for batch in table.combine_chunks().to_batches():
@@ -54,7 +60,9 @@ def arrow_message(rows: list[dict[str, Any]]) -> bytes:
 
 def consume(broker: Broker, topic: str) -> list[dict[str, Any]]:
     """All JSON messages that a topic holds now."""
-    consumer = KafkaConsumer(bootstrap_servers=broker.bootstrap_servers, group_id=None, enable_auto_commit=False)
+    consumer = KafkaConsumer(
+        bootstrap_servers=broker.bootstrap_servers, group_id=None, enable_auto_commit=False
+    )
     try:
         partitions = [TopicPartition(topic, p) for p in sorted(consumer.partitions_for_topic(topic) or ())]
         consumer.assign(partitions)

@@ -10,7 +10,10 @@ from learning.grouping import KeyGrouper, shard_of_segment
 from learning.keys import BIAS_KEY, SEGMENTS, segment_of
 
 
-@given(st.lists(st.lists(st.integers(0, 2**64 - 1) | st.integers(0, 9), max_size=80), max_size=5), st.integers(1, 7))
+@given(
+    st.lists(st.lists(st.integers(0, 2**64 - 1) | st.integers(0, 9), max_size=80), max_size=5),
+    st.integers(1, 7),
+)
 def test_every_entry_finds_its_key_in_its_shards_group(batches: list[list[int]], shards: int) -> None:
     """One grouper over several batches: keys distinct, grouped by owner, the bias among them."""
     grouper, owner = KeyGrouper(shards), shard_of_segment(shards)

@@ -13,9 +13,11 @@ key_lists = st.lists(st.lists(st.integers(0, 2**64 - 1) | st.integers(0, 50), ma
 
 
 @given(key_lists, st.integers(1, 16))
-def test_any_sequence_of_writes_reads_back_like_a_dictionary(batches: list[list[int]], rows_initial: int) -> None:
+def test_any_sequence_of_writes_reads_back_like_a_dictionary(
+    batches: list[list[int]], rows_initial: int
+) -> None:
     """Keys that repeat, collide in the index, or make the table grow keep rows of their own."""
-    table, model = Table(2, rows_initial=rows_initial), {}
+    table, model = Table(2, rows_initial=rows_initial), dict[int, float]()
     for step, batch in enumerate(batches, start=1):
         at = table.locate(np.array(batch, np.uint64))
         table.rows[at] += 1.0 if len(set(batch)) == len(batch) else 0.0

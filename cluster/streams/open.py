@@ -12,21 +12,21 @@ from kafka import TopicPartition, errors
 from kafka.admin import OffsetSpec
 from kafka.protocol.consumer import IsolationLevel
 
+from actors.ports import SourceError
 from cluster.config import FileSourceConfig
-from cluster.decode import Decoder
-from cluster.file_source import FileSource, schema_of
-from cluster.kafka_client import connect_admin
-from cluster.kafka_errors import expired_offset, explain_kafka_error, kafka_errors
-from cluster.kafka_source import KafkaSource
-from cluster.records import SourceError
+from cluster.decode.decoder import Decoder
+from cluster.streams.file_source import FileSource, schema_of
+from cluster.streams.kafka_client import connect_admin
+from cluster.streams.kafka_errors import expired_offset, explain_kafka_error, kafka_errors
+from cluster.streams.kafka_source import KafkaSource
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from kafka import KafkaAdminClient
 
+    from actors.ports import Source
     from cluster.config import KafkaSourceConfig, Pipeline
-    from cluster.records import Source
 
 __all__ = ["Bounds", "describe_source", "open_source"]
 

@@ -19,18 +19,18 @@ from typing import TYPE_CHECKING
 
 from kafka import TopicPartition, errors
 
-from cluster.kafka_buffer import BATCH_BYTES_MAX, PartitionBuffer
-from cluster.kafka_chunks import read_in_chunks
-from cluster.kafka_client import BrokerWatch, connect_consumer
-from cluster.kafka_errors import expired_offset, explain_kafka_error
-from cluster.records import Decoded, SourceError
+from actors.ports import Decoded, SourceError
+from cluster.streams.kafka_buffer import BATCH_BYTES_MAX, PartitionBuffer
+from cluster.streams.kafka_chunks import read_in_chunks
+from cluster.streams.kafka_client import BrokerWatch, connect_consumer
+from cluster.streams.kafka_errors import expired_offset, explain_kafka_error
 from learning.batch import BatchId
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from cluster.config import KafkaSourceConfig
-    from cluster.decode import Decoder
+    from cluster.decode.decoder import Decoder
 
 __all__ = ["KafkaSource"]
 
@@ -44,7 +44,7 @@ CLOSE_TIMEOUT_S = 5.0
 
 
 class KafkaSource:
-    """A worker's fixed share of a topic (implements cluster.records.Source).
+    """A worker's fixed share of a topic (implements cluster.decode.messages.Source).
 
     Parameters
     ----------

@@ -16,10 +16,10 @@ from typing import Any
 
 import yaml
 
-from cluster.model_files import ModelFilesError, code_version, read_manifest
-from cluster.points import Point, metric_name
-from cluster.redaction import without_secrets
-from cluster.scorer import copy_code, requirements
+from cluster.models.model_files import ModelFilesError, code_version, read_manifest
+from cluster.models.points import Point, metric_name
+from cluster.models.redaction import without_secrets
+from cluster.models.scorer import copy_code, requirements
 
 __all__ = ["MlflowRun", "Registration", "RegistryError", "permanent", "sentence", "tracking_uri_of"]
 
@@ -125,7 +125,8 @@ class MlflowRun:
         with tempfile.TemporaryDirectory(prefix="millrace-") as scratch:
             # A loader module, its sources and plain arrays: nothing in the artifact is a pickle.
             pyfunc.save_model(
-                f"{scratch}/model", loader_module="cluster.scorer", data_path=str(folder), mlflow_model=described,
+                f"{scratch}/model", loader_module="cluster.models.scorer",
+                data_path=str(folder), mlflow_model=described,
                 code_paths=[str(path) for path in copy_code(Path(scratch, "code"))], pip_requirements=requirements(),
             )  # fmt: skip
             self._client.log_model_artifacts(logged.model_id, f"{scratch}/model")

@@ -17,12 +17,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pyarrow as pa
 
-from cluster.decode import Decoder
-from cluster.file_blocks import BadRow, RowBlock
-from cluster.file_columns import to_message
-from cluster.file_rows import open_rows
-from cluster.file_schema import FileSchema, infer_schema
-from cluster.records import DeadLetter, Decoded, Messages, SourceError
+from actors.ports import DeadLetter, Decoded, SourceError
+from cluster.decode.decoder import Decoder
+from cluster.decode.messages import Messages
+from cluster.streams.file_blocks import BadRow, RowBlock
+from cluster.streams.file_columns import to_message
+from cluster.streams.file_rows import open_rows
+from cluster.streams.file_schema import FileSchema, infer_schema
 from learning.batch import Batch, BatchId
 
 if TYPE_CHECKING:
@@ -58,7 +59,7 @@ def encode_arrow(columns: pa.RecordBatch) -> bytes:
 
 
 class FileSource:
-    """A worker's share of a file (implements cluster.records.Source).
+    """A worker's share of a file (implements cluster.decode.messages.Source).
 
     Parameters
     ----------

@@ -18,9 +18,9 @@ import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from cluster.file_blocks import BAD_VALUE_BYTES_MAX, BLOCK_BYTES, BadRow, RowBlock
-from cluster.file_json import json_rows
-from cluster.records import SourceError
+from actors.ports import SourceError
+from cluster.streams.file_blocks import BAD_VALUE_BYTES_MAX, BLOCK_BYTES, BadRow, RowBlock
+from cluster.streams.file_json import json_rows
 
 __all__ = ["FORMATS", "column_names", "file_format", "open_rows"]
 

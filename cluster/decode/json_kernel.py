@@ -1,7 +1,7 @@
 """JSON records to columns, compiled: many messages in one buffer, record after record, without strings or dicts.
 
-It takes a plain, strictly valid subset of what cluster/json_records.py takes: no nested values, no repeated names, no
-escapes but in features, numbers that cluster/json_numbers.py rounds with certainty. A record outside of it, good or
+It takes a plain, strictly valid subset of what json_records.py takes: no nested values, no repeated names, no
+escapes but in features, numbers that json_numbers.py rounds with certainty. A record outside of it, good or
 bad, only gets the status slow and is left to the judge; nothing is refused here, so nothing is refused by mistake.
 
 Buffer: u8, the messages one after another, a zero byte after each and 16 more at the end. No scanner passes a zero
@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from numba import njit
 
-from cluster.json_features import Names, Overrides, read_features
-from cluster.json_numbers import iso_time, number
-from cluster.json_tokens import NULL, QUOTE, TRUE, literal, pointer, skip_space, string_end, word
-from cluster.record_rules import FLOAT32_ABOVE_0, FLOAT32_BOUND
+from cluster.decode.json_features import Names, Overrides, read_features
+from cluster.decode.json_numbers import iso_time, number
+from cluster.decode.json_tokens import NULL, QUOTE, TRUE, literal, pointer, skip_space, string_end, word
+from cluster.decode.record_rules import FLOAT32_ABOVE_0, FLOAT32_BOUND
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

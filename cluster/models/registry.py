@@ -20,8 +20,8 @@ from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
-from cluster.mlflow_run import MlflowRun, Registration, RegistryError, permanent, sentence
-from cluster.points import METRICS_PER_CALL, Point, PointQueue
+from cluster.models.mlflow_run import MlflowRun, Registration, RegistryError, permanent, sentence
+from cluster.models.points import METRICS_PER_CALL, Point, PointQueue
 
 __all__ = ["RunLog"]
 

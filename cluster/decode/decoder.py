@@ -4,8 +4,8 @@ Each message is told by its first bytes: an Arrow IPC stream (0xFFFFFFFF) or fil
 else is one JSON record. Both may come in one topic; order is kept. Every record is counted once: it is in the batch,
 or it is a dead letter; a message that cannot be read at all counts as one record.
 
-JSON is read by a compiled parser of our own (cluster/json_kernel.py) that agrees bit for bit with a plain judge on
-top of orjson (cluster/json_records.py), and not by joining messages into lines for Arrow's reader, because then
+JSON is read by a compiled parser of our own (json_kernel.py) that agrees bit for bit with a plain judge on top of
+orjson (json_records.py), and not by joining messages into lines for Arrow's reader, because then
 - the type of a column would depend on where a block is cut: "7" and 7, or 1 and 1.5, in one block or in two;
 - one bad record would fail the block, and finding it means splitting and reading again;
 - texts that look like times would be read as times;
@@ -26,11 +26,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from cluster.arrow_records import read_arrow
-from cluster.decoded_rows import Refusal, Rows
-from cluster.json_rows import overrides_of, read_json
-from cluster.record_rules import Rules
-from cluster.records import DeadLetter, Decoded, Messages
+from actors.ports import DeadLetter, Decoded
+from cluster.decode.arrow_records import read_arrow
+from cluster.decode.decoded_rows import Refusal, Rows
+from cluster.decode.json_rows import overrides_of, read_json
+from cluster.decode.messages import Messages
+from cluster.decode.record_rules import Rules
 from learning.batch import Batch, BatchId, TextColumn
 
 if TYPE_CHECKING:

@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Any
 from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, errors
 from kafka.net.compat import KafkaNetClient
 
-from cluster.kafka_errors import CONNECT_TIMEOUT_S, explain_kafka_error
-from cluster.records import SourceError
+from actors.ports import SourceError
+from cluster.streams.kafka_errors import CONNECT_TIMEOUT_S, explain_kafka_error
 
 if TYPE_CHECKING:
     from cluster.config import KafkaConnection

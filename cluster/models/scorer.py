@@ -18,10 +18,10 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from cluster.arrow_records import read_arrow
-from cluster.decoded_rows import Rows
-from cluster.model_files import ModelState, read_model
-from cluster.record_rules import AS_CATEGORICAL, AS_NUMERIC, IGNORED, Rules
+from cluster.decode.arrow_records import read_arrow
+from cluster.decode.decoded_rows import Rows
+from cluster.decode.record_rules import AS_CATEGORICAL, AS_NUMERIC, IGNORED, Rules
+from cluster.models.model_files import ModelState, read_model
 from learning.batch import Batch, BatchId
 from learning.encoding import NumericEncoder
 from learning.ftrl import Ftrl
@@ -33,7 +33,7 @@ __all__ = ["Scorer", "ScorerError", "copy_code", "frame_to_batch", "requirements
 _NO_FEATURES = frozenset({"id", "ts", "label", "weight"})
 _KINDS = {"as_numeric": AS_NUMERIC, "as_categorical": AS_CATEGORICAL, "ignore": IGNORED}
 _MESSAGE_ROWS = 65_536
-_OURS = re.compile(r"^from (cluster|learning)\.(\w+) import ", re.MULTILINE)
+_OURS = re.compile(r"^from ((?:actors|cluster|learning)(?:\.\w+)+) import ", re.MULTILINE)
 
 
 class ScorerError(ValueError):
@@ -80,15 +80,16 @@ def _load_pyfunc(path: str) -> Scorer:
 
 def copy_code(target: Path) -> list[Path]:
     """Copy this file and all of ours that it imports below `target`; returns the folders to ship (`code_paths`)."""
-    root = Path(__file__).resolve().parents[1]
-    found = [Path("cluster/__init__.py"), Path("learning/__init__.py"), Path("cluster/scorer.py")]
+    root = Path(__file__).resolve().parents[2]
+    found = [Path("cluster/models/scorer.py")]
     for module in found:
         copy = target / module
         copy.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(root / module, copy)
         # Imports at the margin are those of run time; indented ones are for the type checker.
-        imported = (Path(package, f"{name}.py") for package, name in _OURS.findall(copy.read_text()))
-        found += sorted({path for path in imported if path not in found})
+        imported = {Path(f"{name.replace('.', '/')}.py") for name in _OURS.findall(copy.read_text())}
+        packages = {parent / "__init__.py" for parent in module.parents if parent.parts}
+        found += sorted((imported | packages).difference(found))
     return sorted({target / module.parts[0] for module in found})
 
 

@@ -1,7 +1,7 @@
 """Sends a file, or one of river's data sets, to a topic: the work behind `python -m jobs.produce`.
 
 JSON is one record a message, to the partition of its key or round robin; Arrow is one record batch a message, round
-robin. A file's types are found by the rule of cluster/file_schema.py, so what is sent means what the file means.
+robin. A file's types are found by the rule of file_schema.py, so what is sent means what the file means.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ import numpy as np
 import orjson
 import pyarrow as pa
 
+from actors.ports import SourceError
 from cluster.config import FeaturesConfig, KafkaConnection
-from cluster.file_blocks import BadRow, RowBlock
-from cluster.file_columns import to_message
-from cluster.file_rows import open_rows
-from cluster.file_schema import infer_schema
-from cluster.file_source import encode_arrow
-from cluster.kafka_sender import KafkaSender, ensure_topic
-from cluster.records import SourceError
-from cluster.river_rows import RIVER_PREFIX, river_rows
+from cluster.streams.file_blocks import BadRow, RowBlock
+from cluster.streams.file_columns import to_message
+from cluster.streams.file_rows import open_rows
+from cluster.streams.file_schema import infer_schema
+from cluster.streams.file_source import encode_arrow
+from cluster.streams.kafka_sender import KafkaSender, ensure_topic
+from cluster.streams.river_rows import RIVER_PREFIX, river_rows
 
 __all__ = ["ProducePlan", "Produced", "produce"]
 

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 from kafka import errors
 
-from cluster.kafka_client import close_producer, connect_admin, connect_producer
-from cluster.kafka_errors import explain_kafka_error
-from cluster.records import SourceError
+from actors.ports import SourceError
+from cluster.streams.kafka_client import close_producer, connect_admin, connect_producer
+from cluster.streams.kafka_errors import explain_kafka_error
 
 if TYPE_CHECKING:
     from cluster.config import KafkaConnection

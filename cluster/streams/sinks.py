@@ -12,8 +12,8 @@ from typing import IO, TYPE_CHECKING, Any, Protocol
 
 import orjson
 
-from cluster.kafka_sender import KafkaSender, ensure_topic
-from cluster.records import SourceError
+from actors.ports import SourceError
+from cluster.streams.kafka_sender import KafkaSender, ensure_topic
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from actors.ports import DeadLetter
     from cluster.config import Pipeline
-    from cluster.records import DeadLetter
     from learning.batch import Batch
 
 __all__ = [

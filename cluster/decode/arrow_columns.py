@@ -14,8 +14,8 @@ import numpy as np
 import pyarrow as pa
 from numba import njit
 
-from cluster.json_tokens import pointer
-from cluster.record_rules import AS_CATEGORICAL, AS_NUMERIC, FLOAT32_BOUND
+from cluster.decode.json_tokens import pointer
+from cluster.decode.record_rules import AS_CATEGORICAL, AS_NUMERIC, FLOAT32_BOUND
 from learning.keys import name_key, number_text, value_key, xxh64
 
 if TYPE_CHECKING:

@@ -17,11 +17,11 @@ import numpy as np
 import orjson
 import pyarrow as pa
 
-from cluster.arrow_columns import Features, doubles, text_buffers, valid
-from cluster.arrow_messages import FIELDS, ArrowMessage, groups
-from cluster.decoded_rows import Refusal, Rows, gather
-from cluster.json_records import judge
-from cluster.record_rules import AS_FOUND, FLOAT32_ABOVE_0, FLOAT32_BOUND, IGNORED, BadRecord, Rules
+from cluster.decode.arrow_columns import Features, doubles, text_buffers, valid
+from cluster.decode.arrow_messages import FIELDS, ArrowMessage, groups
+from cluster.decode.decoded_rows import Refusal, Rows, gather
+from cluster.decode.json_records import judge
+from cluster.decode.record_rules import AS_FOUND, FLOAT32_ABOVE_0, FLOAT32_BOUND, IGNORED, BadRecord, Rules
 from learning.batch import TextColumn
 
 if TYPE_CHECKING:

@@ -1,7 +1,7 @@
 """The model folder: a learner's whole state as plain arrays, and a manifest that vouches for every byte.
 
     manifest.json        format, code version, pipeline, records, offsets, metrics, files (dtype, shape, sha256)
-    weights.keys.npy     one .npy file an array; cluster/model_layout.py says which arrays a learner has
+    weights.keys.npy     one .npy file an array; cluster/models/model_layout.py says which arrays a learner has
 
 Files are written first and the manifest is renamed into place last: a folder without one was never finished. The
 manifest has one spelling only and holds its own checksum, so a single changed byte in any file is found. Reading
@@ -25,8 +25,8 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from cluster.model_layout import layout_problems
-from cluster.redaction import without_secrets
+from cluster.models.model_layout import layout_problems
+from cluster.models.redaction import without_secrets
 
 __all__ = [
     "MANIFEST",
@@ -143,7 +143,7 @@ def read_manifest(folder: str | Path) -> dict[str, Any]:
 @cache
 def code_version() -> str:
     """Version of the running code: that of pyproject.toml, and 12 digits of the SHA-256 of the learning code."""
-    root = Path(__file__).resolve().parents[1]
+    root = Path(__file__).resolve().parents[2]
     project = root / "pyproject.toml"
     version = tomllib.loads(project.read_text())["project"]["version"] if project.is_file() else "0"
     digest = hashlib.sha256()

@@ -1,6 +1,6 @@
 """The judge of JSON records: one plain Python function that says what a message means, or why it is refused.
 
-It is the definition of the format, written to be read; cluster/json_kernel.py is the same thing made fast and gives
+It is the definition of the format, written to be read; json_kernel.py is the same thing made fast and gives
 anything that is not plain to this module. Rows of Arrow messages that cannot be learnt get their reason here too.
 
 A record is `{"id": ..., "ts": ..., "features": {...}, "label": ..., "weight": ...}`; other top-level keys are ignored.
@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 import orjson
 
-from cluster.record_rules import (
+from cluster.decode.record_rules import (
     AS_CATEGORICAL,
     AS_FOUND,
     AS_NUMERIC,

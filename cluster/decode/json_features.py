@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from numba import njit
 
-from cluster.json_escapes import unescape
-from cluster.json_numbers import number
-from cluster.json_tokens import NULL, QUOTE, TRUE, literal, same, skip_space, string_end
-from cluster.record_rules import AS_CATEGORICAL, AS_FOUND, AS_NUMERIC, FLOAT32_BOUND, IGNORED
+from cluster.decode.json_escapes import unescape
+from cluster.decode.json_numbers import number
+from cluster.decode.json_tokens import NULL, QUOTE, TRUE, literal, same, skip_space, string_end
+from cluster.decode.record_rules import AS_CATEGORICAL, AS_FOUND, AS_NUMERIC, FLOAT32_BOUND, IGNORED
 from learning.keys import xxh64
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from kafka import errors
 
-from cluster.records import SourceError
+from actors.ports import SourceError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

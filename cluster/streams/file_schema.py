@@ -19,9 +19,9 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from actors.ports import SourceError
 from cluster.config import FeaturesConfig, NumericConfig
-from cluster.file_rows import column_names, file_format, open_rows
-from cluster.records import SourceError
+from cluster.streams.file_rows import column_names, file_format, open_rows
 
 __all__ = ["SAMPLE_ROWS", "FileSchema", "infer_features", "infer_schema"]
 

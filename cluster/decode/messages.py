@@ -5,13 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from actors.ports import DeadLetter, Decoded, Source, SourceError
-
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-__all__ = ["DeadLetter", "Decoded", "Messages", "Source", "SourceError"]
+__all__ = ["Messages"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from numba import njit
 
-from cluster.json_tokens import QUOTE, utf8_end
+from cluster.decode.json_tokens import QUOTE, utf8_end
 
 __all__ = ["unescape"]
 

@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from cluster.decoded_rows import Refusal, Rows, gather
-from cluster.json_features import Names, Overrides
-from cluster.json_kernel import Columns, parse
-from cluster.json_records import read_record
-from cluster.record_rules import BadRecord, Record, Rules
+from cluster.decode.decoded_rows import Refusal, Rows, gather
+from cluster.decode.json_features import Names, Overrides
+from cluster.decode.json_kernel import Columns, parse
+from cluster.decode.json_records import read_record
+from cluster.decode.record_rules import BadRecord, Record, Rules
 from learning.batch import TextColumn
 from learning.keys import name_key
 

@@ -15,13 +15,13 @@ import orjson
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from cluster.file_blocks import BadRow, RowBlock
-from cluster.file_schema import BOOLEAN, NUMBER
+from cluster.streams.file_blocks import BadRow, RowBlock
+from cluster.streams.file_schema import BOOLEAN, NUMBER
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from cluster.file_schema import FileSchema
+    from cluster.streams.file_schema import FileSchema
 
 __all__ = ["to_message"]
 

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pyarrow as pa
 
-from cluster.kafka_chunks import Chunk
-from cluster.records import Messages
+from cluster.decode.messages import Messages
+from cluster.streams.kafka_chunks import Chunk
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -9,7 +9,7 @@ import orjson
 import pyarrow as pa
 import pyarrow.json as pa_json
 
-from cluster.file_blocks import BAD_VALUE_BYTES_MAX, BLOCK_BYTES, BadRow, RowBlock
+from cluster.streams.file_blocks import BAD_VALUE_BYTES_MAX, BLOCK_BYTES, BadRow, RowBlock
 from learning.keys import number_text
 
 if TYPE_CHECKING:

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
-from cluster.arrow_columns import is_number, is_text, value_type
-from cluster.decoded_rows import Refusal
-from cluster.record_rules import IGNORED, BadRecord, Rules
+from cluster.decode.arrow_columns import is_number, is_text, value_type
+from cluster.decode.decoded_rows import Refusal
+from cluster.decode.record_rules import IGNORED, BadRecord, Rules
 from learning.keys import name_key
 
 if TYPE_CHECKING:

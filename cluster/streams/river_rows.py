@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from cluster.file_blocks import RowBlock
-from cluster.records import SourceError
+from actors.ports import SourceError
+from cluster.streams.file_blocks import RowBlock
 
 __all__ = ["RIVER_PREFIX", "river_rows", "river_size"]
 

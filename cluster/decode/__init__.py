@@ -1,0 +1,3 @@
+"""Messages (JSON, Arrow) to columnar batches, and the bad ones to dead letters."""
+
+from __future__ import annotations
