@@ -229,11 +229,8 @@ class Brain:
         offsets = {p: offset for worker in self.workers for p, offset in sorted(worker.next_offsets.items())}
         encoder = merge_stats([arrival.encoder for arrival in arrivals])
         summary = self.metrics.summary()
-        return [
-            TakeSnapshot(
-                self.snapshots + 1, offsets, encoder, self.records, self.dead, summary, final=finished
-            )
-        ]
+        number = self.snapshots + 1
+        return [TakeSnapshot(number, offsets, encoder, self.records, self.dead, summary, final=finished)]
 
     def _stands(self, worker: WorkerShare) -> bool:
         return worker.finished or (

@@ -10,8 +10,8 @@ McMahan et al., "Ad Click Prediction: a View from the Trenches", KDD 2013, Algor
 The w of the z-update is the very w of the prediction; the bias takes no L1; the logit is clipped to +-35. Each
 prediction is made before its record's label is used, so progressive validation costs nothing.
 
-Rows are float32 (z, n); one record's arithmetic is float64 and is rounded to float32 when it is stored. Nothing is
-reordered (no fastmath), so the numbers do not depend on batch size, shard count or vector width.
+Rows and their arithmetic are float32, logits float64. Nothing is reordered (no fastmath), so the numbers do not
+depend on batch size, shard count or vector width.
 """
 
 from __future__ import annotations
@@ -31,16 +31,18 @@ if TYPE_CHECKING:
 __all__ = ["Ftrl"]
 
 _LOGIT_MAX = 35.0
-_STORED_MAX = 3e38
+_STORED_MAX = np.float32(3e38)
 """Rows saturate below float32's infinity: one absurd value must not turn a weight into NaN for ever."""
+_TINY = np.float32(1e-30)
+_ZERO = np.float32(0.0)
 
 
 @njit(cache=True, nogil=True, error_model="numpy", inline="always")
-def _weight(z, n_sqrt, alpha, beta, l1, l2):  # noqa: ANN001, ANN202
-    """w of a coordinate, from z and sqrt(n)."""
-    shrunk = z - math.copysign(l1, z)
-    w = -shrunk / ((beta + n_sqrt) / alpha + l2)
-    return w if abs(z) > l1 else 0.0
+def _weight(z, n_root, inverse_alpha, beta, l1, l2):  # noqa: ANN001, ANN202
+    """w of a coordinate, from z and sqrt(n). The numerator is -(z - sgn(z) l1) outside of [-l1, l1] and 0 inside."""
+    numerator = max(z - l1, _ZERO) + min(z + l1, _ZERO)
+    denominator = (beta + n_root) * inverse_alpha + l2
+    return -numerator / max(denominator, _TINY)
 
 
 @njit(cache=True, nogil=True, error_model="numpy", inline="always")
@@ -54,58 +56,70 @@ def _sigmoid(logit):  # noqa: ANN001, ANN202
     return 1.0 / (1.0 + math.exp(-clipped))
 
 
+@njit(cache=True, nogil=True, error_model="numpy", inline="always")
+def _step(z, n, n_root, w, g, inverse_alpha):  # noqa: ANN001, ANN202
+    """(z, n) after gradient g; sqrt(n + g^2) - sqrt(n) is written as g^2 / (sqrt(n + g^2) + sqrt(n)), so nothing cancels."""
+    square = min(g * g, _STORED_MAX)
+    n_next = min(n + square, _STORED_MAX)
+    sigma = square / (math.sqrt(n_next) + n_root + _TINY) * inverse_alpha
+    return _stored(z + g - sigma * w), n_next
+
+
 @njit(cache=True, nogil=True, error_model="numpy")
-def _learn(rows, index, bias, values, offsets, labels, weights, alpha, beta, l1, l2, out):  # noqa: ANN001, ANN202
-    """Predict, then learn, record after record, on rows[index]; `bias` is the bias coordinate's row number."""
+def _learn(rows, index, bias, values, offsets, labels, weights, inverse_alpha, beta, l1, l2, out):  # noqa: ANN001, ANN202
+    """Predict, then learn, record after record, on rows[index]; `bias` is the bias coordinate's row number.
+
+    A record's rows are gathered into small arrays first and scattered last, so that what lies between is arithmetic
+    on neighbours, which the compiler vectorises. That is why keys must be unique within a record.
+    """
     length_max = 1
     for i in range(len(labels)):
         length_max = max(length_max, offsets[i + 1] - offsets[i])
-    w = np.empty(length_max)
-    root = np.empty(length_max)
+    z, n = np.empty(length_max, np.float32), np.empty(length_max, np.float32)
+    w, root = np.empty(length_max, np.float32), np.empty(length_max, np.float32)
+    no_l1 = np.float32(0.0)
     for i in range(len(labels)):
         first = offsets[i]
         count = offsets[i + 1] - first
-        bias_root = math.sqrt(np.float64(rows[bias, 1]))
-        bias_w = _weight(np.float64(rows[bias, 0]), bias_root, alpha, beta, 0.0, l2)
+        x = values[first : first + count]
+        at = index[first : first + count]
         for j in range(count):
-            row = index[first + j]
-            root[j] = rows[row, 1]
-            w[j] = rows[row, 0]
+            row = np.uint64(at[j])  # unsigned: no test for an index that counts from the end
+            z[j], n[j] = rows[row, 0], rows[row, 1]
         for j in range(count):
-            root[j] = math.sqrt(root[j])
-            w[j] = _weight(w[j], root[j], alpha, beta, l1, l2)
-        logit = bias_w
+            root[j] = math.sqrt(n[j])
+            w[j] = _weight(z[j], root[j], inverse_alpha, beta, l1, l2)
+        bias_z, bias_n = rows[bias, 0], rows[bias, 1]
+        bias_root = math.sqrt(bias_n)
+        bias_w = _weight(bias_z, bias_root, inverse_alpha, beta, no_l1, l2)
+        logit = np.float64(bias_w)
         for j in range(count):
-            logit += w[j] * values[first + j]
+            logit += np.float64(w[j]) * np.float64(x[j])
         p = _sigmoid(logit)
         out[i] = p
-        slope = weights[i] * (p - labels[i])
+        slope = np.float32(weights[i] * (p - labels[i]))
         for j in range(count):
-            row = index[first + j]
-            g = slope * values[first + j]
-            n = _stored(np.float64(rows[row, 1]) + g * g)
-            rows[row, 0] = _stored(np.float64(rows[row, 0]) + g - (math.sqrt(n) - root[j]) / alpha * w[j])
-            rows[row, 1] = n
-        n = np.float64(rows[bias, 1]) + slope * slope
-        rows[bias, 0] = np.float64(rows[bias, 0]) + slope - (math.sqrt(n) - bias_root) / alpha * bias_w
-        rows[bias, 1] = n
+            z[j], n[j] = _step(z[j], n[j], root[j], w[j], slope * x[j], inverse_alpha)
+        for j in range(count):
+            row = np.uint64(at[j])
+            rows[row, 0], rows[row, 1] = z[j], n[j]
+        rows[bias, 0], rows[bias, 1] = _step(bias_z, bias_n, bias_root, bias_w, slope, inverse_alpha)
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _predict(rows, index, bias, values, offsets, alpha, beta, l1, l2, out):  # noqa: ANN001, ANN202
+def _predict(rows, index, bias, values, offsets, inverse_alpha, beta, l1, l2, out):  # noqa: ANN001, ANN202
     """Predict only; an index of -1 is a key without a row, whose weight is 0."""
-    bias_w = 0.0
+    no_l1 = np.float32(0.0)
+    bias_w = no_l1
     if bias >= 0:
-        bias_w = _weight(
-            np.float64(rows[bias, 0]), math.sqrt(np.float64(rows[bias, 1])), alpha, beta, 0.0, l2
-        )
+        bias_w = _weight(rows[bias, 0], math.sqrt(rows[bias, 1]), inverse_alpha, beta, no_l1, l2)
     for i in range(len(out)):
-        logit = bias_w
+        logit = np.float64(bias_w)
         for j in range(offsets[i], offsets[i + 1]):
             row = index[j]
             if row >= 0:
-                root = math.sqrt(np.float64(rows[row, 1]))
-                logit += _weight(np.float64(rows[row, 0]), root, alpha, beta, l1, l2) * values[j]
+                w = _weight(rows[row, 0], math.sqrt(rows[row, 1]), inverse_alpha, beta, l1, l2)
+                logit += np.float64(w) * np.float64(values[j])
         out[i] = _sigmoid(logit)
 
 
@@ -124,10 +138,10 @@ def _merge(rows, at, base, end, bias, alpha, beta, l1, l2, kappa):  # noqa: ANN0
         threshold = 0.0 if row == bias else l1
         zk, nk = np.float64(end[k, 0]), np.float64(end[k, 1])
         walk_n = nk - n0
-        w0 = _weight(z0, math.sqrt(n0), alpha, beta, threshold, l2)
+        w0 = _weight(z0, math.sqrt(n0), 1.0 / alpha, beta, threshold, l2)
         walk_z = zk - (z0 - w0 * (math.sqrt(nk) - math.sqrt(n0)) / alpha)
         others = max(0.0, n - n0) * alpha / (beta + math.sqrt(n)) if n > 0 else 0.0
-        w = _weight(z, math.sqrt(n), alpha, beta, threshold, l2)
+        w = _weight(z, math.sqrt(n), 1.0 / alpha, beta, threshold, l2)
         z = z - w * (math.sqrt(n + walk_n) - math.sqrt(n)) / alpha + math.exp(-kappa * others) * walk_z
         rows[row, 0], rows[row, 1] = _stored(z), _stored(n + walk_n)
     return moved
@@ -168,7 +182,7 @@ class Ftrl:
         out = np.empty(len(batch))
         _learn(
             rows, index, bias, batch.values, batch.offsets, batch.labels, batch.weights,
-            self.alpha, self.beta, self.l1, self.l2, out,
+            *self._single(), out,
         )  # fmt: skip
         return out
 
@@ -177,10 +191,12 @@ class Ftrl:
     ) -> NDArray[Any]:
         """Probabilities f64 (n,) without learning; rows of -1 (never seen) count as weight 0."""
         out = np.empty(len(batch))
-        _predict(
-            rows, index, bias, batch.values, batch.offsets, self.alpha, self.beta, self.l1, self.l2, out
-        )  # fmt: skip
+        _predict(rows, index, bias, batch.values, batch.offsets, *self._single(), out)
         return out
+
+    def _single(self) -> tuple[np.float32, ...]:
+        """1 / alpha, beta, l1, l2 in the precision of the rows: one double would make all arithmetic double."""
+        return np.float32(1.0 / self.alpha), np.float32(self.beta), np.float32(self.l1), np.float32(self.l2)
 
     def merge(
         self,

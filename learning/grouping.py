@@ -44,17 +44,17 @@ class GroupedKeys:
 @njit(cache=True, nogil=True, error_model="numpy")
 def _distinct(keys, slots, stamps, stamp, shift, shards, distinct, owner, counts, index):  # noqa: ANN001, ANN202
     """First-seen order of the distinct keys behind distinct[0] (the bias); returns how many there are."""
-    mask = len(slots) - 1
+    mask = np.uint64(len(slots) - 1)
     used = 1
     owner[0] = shards[np.int64(distinct[0] >> np.uint64(54))]
     counts[owner[0]] += 1
-    bias_slot = np.int64((distinct[0] * _GOLDEN) >> shift)
+    bias_slot = (distinct[0] * _GOLDEN) >> shift
     stamps[bias_slot], slots[bias_slot] = stamp, 0
     for j in range(len(keys)):
         key = keys[j]
-        slot = np.int64((key * _GOLDEN) >> shift)
+        slot = (key * _GOLDEN) >> shift
         while stamps[slot] == stamp and distinct[slots[slot]] != key:
-            slot = (slot + 1) & mask
+            slot = (slot + np.uint64(1)) & mask
         if stamps[slot] != stamp:
             stamps[slot], slots[slot] = stamp, used
             distinct[used] = key

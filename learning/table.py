@@ -23,6 +23,8 @@ __all__ = ["Table", "TableFullError"]
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 _LOAD_MAX = 0.6
 _ROWS_LIMIT = 2**31 - 2
+_BLOCK = 64
+"""Lookups whose cache misses are overlapped."""
 
 
 class TableFullError(Exception):
@@ -33,37 +35,49 @@ class TableFullError(Exception):
 def _locate(wanted, start, index, shift, keys, size, out):  # noqa: ANN001, ANN202
     """Row numbers of wanted[start:] into out, births included; stops early where `keys` is full.
 
-    Returns (position reached, rows in use).
+    Returns (position reached, rows in use). Each block first reads the index, then the keys, for all its entries:
+    loads that do not wait for one another, so that the processor overlaps their cache misses. What was not found at
+    its first slot is then looked for (and born) one by one.
     """
-    mask = len(index) - 1
+    mask = np.uint64(len(index) - 1)
     capacity = len(keys)
-    for i in range(start, len(wanted)):
-        key = wanted[i]
-        slot = np.int64((key * _GOLDEN) >> shift)
-        row = index[slot]
-        while row != 0 and keys[row - 1] != key:
-            slot = (slot + 1) & mask
-            row = index[slot]
-        if row == 0:
-            if size == capacity:
-                return i, size
-            keys[size] = key
-            size += 1
-            index[slot] = row = size
-        out[i] = row - 1
+    rows = np.empty(_BLOCK, np.int32)
+    found = np.empty(_BLOCK, np.uint64)
+    for first in range(start, len(wanted), _BLOCK):
+        count = min(_BLOCK, len(wanted) - first)
+        for i in range(count):
+            rows[i] = index[(wanted[first + i] * _GOLDEN) >> shift]
+        for i in range(count):
+            found[i] = keys[np.uint32(max(rows[i], 1) - 1)]
+        for i in range(count):
+            key = wanted[first + i]
+            row = rows[i]
+            if row == 0 or found[i] != key:
+                slot = (key * _GOLDEN) >> shift
+                row = index[slot]
+                while row != 0 and keys[np.uint32(row - 1)] != key:
+                    slot = (slot + np.uint64(1)) & mask
+                    row = index[slot]
+                if row == 0:
+                    if size == capacity:
+                        return first + i, size
+                    keys[size] = key
+                    size += 1
+                    index[slot] = row = size
+            out[first + i] = row - 1
     return len(wanted), size
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def _find(wanted, index, shift, keys, out):  # noqa: ANN001, ANN202
     """Row numbers of wanted into out, -1 where there is no such key."""
-    mask = len(index) - 1
+    mask = np.uint64(len(index) - 1)
     for i in range(len(wanted)):
         key = wanted[i]
-        slot = np.int64((key * _GOLDEN) >> shift)
+        slot = (key * _GOLDEN) >> shift
         row = index[slot]
-        while row != 0 and keys[row - 1] != key:
-            slot = (slot + 1) & mask
+        while row != 0 and keys[np.uint32(row - 1)] != key:
+            slot = (slot + np.uint64(1)) & mask
             row = index[slot]
         out[i] = row - 1
 
@@ -71,11 +85,11 @@ def _find(wanted, index, shift, keys, out):  # noqa: ANN001, ANN202
 @njit(cache=True, nogil=True, error_model="numpy")
 def _reindex(keys, size, index, shift):  # noqa: ANN001, ANN202
     """Fill an empty index with keys[:size], which are distinct."""
-    mask = len(index) - 1
+    mask = np.uint64(len(index) - 1)
     for row in range(size):
-        slot = np.int64((keys[row] * _GOLDEN) >> shift)
+        slot = (keys[row] * _GOLDEN) >> shift
         while index[slot] != 0:
-            slot = (slot + 1) & mask
+            slot = (slot + np.uint64(1)) & mask
         index[slot] = row + 1
 
 
