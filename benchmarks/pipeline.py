@@ -8,7 +8,7 @@
 Records have 13 numbers (about 290 bytes as JSON); Arrow messages hold 4096 of them. The broker is the embedded one,
 in a process of its own on the same two cores. Starting up is not measured; contestants take turns.
 
-    python -m benchmarks.pipeline [--records 400000] [--repeats 5] [--only poll,plain,local,ray1,ray2]
+    python -m benchmarks.pipeline [--repeats 5] [--only poll,plain,local,ray1,ray2]
 """
 
 from __future__ import annotations
@@ -53,29 +53,35 @@ def columns(count: int) -> tuple[np.ndarray, np.ndarray]:
     return numbers, (rng.random(count) < 1 / (1 + np.exp(-logit))).astype(np.int64)
 
 
-def fill(servers: str, count: int) -> None:
+def fill(servers: str, counts: dict[str, int]) -> None:
     """Send the records to topics `json` and `arrow`, in turn over the partitions."""
-    numbers, labels = columns(count)
-    producer = KafkaProducer(
-        bootstrap_servers=servers, linger_ms=50, batch_size=2**20, max_request_size=2**23
-    )
-    for i, (row, label) in enumerate(zip(numbers.tolist(), labels.tolist(), strict=True)):
-        features = dict(zip(NAMES, row, strict=True))
-        producer.send(
-            "json", orjson.dumps({"id": i, "features": features, "label": label}), partition=i % PARTITIONS
-        )
-    for turn, first in enumerate(range(0, count, ARROW_ROWS)):
-        part = slice(first, first + ARROW_ROWS)
-        table = {"id": pa.array(range(first, min(first + ARROW_ROWS, count)))}
-        table |= {name: pa.array(numbers[part, k]) for k, name in enumerate(NAMES)} | {
-            "label": pa.array(labels[part])
-        }
-        batch, sink = pa.RecordBatch.from_pydict(table), io.BytesIO()
-        with pa.ipc.new_stream(sink, batch.schema) as writer:
-            writer.write_batch(batch)
-        producer.send("arrow", sink.getvalue(), partition=turn % PARTITIONS)
+    producer = KafkaProducer(bootstrap_servers=servers, linger_ms=50, batch_size=2**20, max_request_size=2**23)
+    for turn, message in enumerate(json_messages(counts["json"])):
+        producer.send("json", message, partition=turn % PARTITIONS)
+    for turn, message in enumerate(arrow_messages(counts["arrow"])):
+        producer.send("arrow", message, partition=turn % PARTITIONS)
     producer.flush(120)
     producer.close()
+
+
+def json_messages(count: int) -> Iterator[bytes]:
+    """One record a message."""
+    numbers, labels = columns(count)
+    for i, (row, label) in enumerate(zip(numbers.tolist(), labels.tolist(), strict=True)):
+        yield orjson.dumps({"id": i, "features": dict(zip(NAMES, row, strict=True)), "label": label})
+
+
+def arrow_messages(count: int) -> Iterator[bytes]:
+    """ARROW_ROWS records a message."""
+    numbers, labels = columns(count)
+    for first in range(0, count, ARROW_ROWS):
+        part = slice(first, first + ARROW_ROWS)
+        table = {"id": pa.array(range(first, min(first + ARROW_ROWS, count)))}
+        table |= {name: pa.array(numbers[part, k]) for k, name in enumerate(NAMES)}
+        batch, sink = pa.RecordBatch.from_pydict(table | {"label": pa.array(labels[part])}), io.BytesIO()
+        with pa.ipc.new_stream(sink, batch.schema) as writer:
+            writer.write_batch(batch)
+        yield sink.getvalue()
 
 
 def consumed(servers: str, topic: str) -> Iterator[list[bytes]]:
@@ -144,30 +150,32 @@ def contestants(only: set[str]) -> dict[tuple[str, str], tuple]:
 
 
 def main(
-    records: Annotated[int, typer.Option()] = 400_000,
+    records: Annotated[int, typer.Option(help="Records in the JSON topic.")] = 400_000,
+    arrow_records: Annotated[int, typer.Option(help="Records in the Arrow topic.")] = 2_000_000,
     repeats: Annotated[int, typer.Option(min=5)] = 5,
     only: Annotated[str, typer.Option(help="Comma-separated names.")] = "",
 ) -> None:
     """Measure and print a table for RESULTS.md."""
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    counts = {"json": records, "arrow": arrow_records}
     calls = contestants({name for name in only.split(",") if name})
     rates: dict[tuple[str, str], list[float]] = {key: [] for key in calls}
     warm_up()
     with tempfile.TemporaryDirectory(prefix="millrace-bench-") as folder:
         topics = {"json": PARTITIONS, "arrow": PARTITIONS}
         with BrokerProcess(Path(folder) / "broker", topics=topics) as broker:
-            fill(broker.bootstrap_servers, records)
+            fill(broker.bootstrap_servers, counts)
             ray.init(namespace="millrace", logging_level=logging.ERROR, **local_ray_options(8, folder))
             for _ in range(repeats):
                 for (name, topic), (function, *further) in calls.items():
-                    rates[name, topic].append(function(broker.bootstrap_servers, topic, records, *further))
+                    rates[name, topic].append(function(broker.bootstrap_servers, topic, counts[topic], *further))
             ray.shutdown()
-    report(rates, records, repeats)
+    report(rates, counts, repeats)
 
 
-def report(rates: dict[tuple[str, str], list[float]], records: int, repeats: int) -> None:
+def report(rates: dict[tuple[str, str], list[float]], counts: dict[str, int], repeats: int) -> None:
     """The table: rate, ratio to the plain loop, share of the bare poll on the same topic."""
-    print(f"{machine()}; {records:,} records of {FEATURES} numbers, median of {repeats} (min to max)\n")
+    print(f"{machine()}; {counts['json']:,} JSON and {counts['arrow']:,} Arrow records of {FEATURES} numbers, median of {repeats} (min to max)\n")
     print("| way | topic | records/s | against the plain loop | share of bare poll |\n|---|---|--:|--:|--:|")
     for (name, topic), values in rates.items():
         base, bare = rates.get(("plain", "json")), rates.get(("poll", topic))

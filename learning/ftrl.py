@@ -58,7 +58,7 @@ def _sigmoid(logit):  # noqa: ANN001, ANN202
 
 @njit(cache=True, nogil=True, error_model="numpy", inline="always")
 def _step(z, n, n_root, w, g, inverse_alpha):  # noqa: ANN001, ANN202
-    """(z, n) after gradient g; sqrt(n + g^2) - sqrt(n) is written as g^2 / (sqrt(n + g^2) + sqrt(n)), so nothing cancels."""
+    """(z, n) after gradient g; sqrt(n + g^2) - sqrt(n) is g^2 / (sqrt(n + g^2) + sqrt(n)), so that nothing cancels."""
     square = min(g * g, _STORED_MAX)
     n_next = min(n + square, _STORED_MAX)
     sigma = square / (math.sqrt(n_next) + n_root + _TINY) * inverse_alpha

@@ -1,0 +1,10 @@
+"""All measurements one after the other: `make bench`."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+for name in ("kernel", "pipeline", "scores"):
+    print(f"\n## benchmarks/{name}.py\n", flush=True)
+    subprocess.run([sys.executable, "-m", f"benchmarks.{name}"], check=True)
