@@ -16,10 +16,11 @@ import threading
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from learning.coordination import Arrived, Brain, Command, Directive, Reported, SnapshotTaken, StopAsked
+from learning.coordination import Brain
+from learning.job_messages import Arrived, Command, Directive, Reported, SnapshotTaken, StopAsked
 
 if TYPE_CHECKING:
-    from learning.coordination import Event
+    from learning.job_messages import Event
     from learning.metrics import DelayHistogram, Prequential
 
 __all__ = ["Coordinator", "Status", "WorkerStatus"]

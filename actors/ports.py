@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from learning.batch import Batch, BatchId
-    from learning.coordination import Arrived, Directive, Reported
+    from learning.job_messages import Arrived, Directive, Reported
 
 __all__ = [
     "CoordinatorPort",

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from learning.coordination import Arrived, Directive, Reported
+from learning.job_messages import Arrived, Directive, Reported
 from learning.metrics import DelayHistogram, Prequential
 
 if TYPE_CHECKING:

@@ -55,7 +55,9 @@ def columns(count: int) -> tuple[np.ndarray, np.ndarray]:
 
 def fill(servers: str, counts: dict[str, int]) -> None:
     """Send the records to topics `json` and `arrow`, in turn over the partitions."""
-    producer = KafkaProducer(bootstrap_servers=servers, linger_ms=50, batch_size=2**20, max_request_size=2**23)
+    producer = KafkaProducer(
+        bootstrap_servers=servers, linger_ms=50, batch_size=2**20, max_request_size=2**23
+    )
     for turn, message in enumerate(json_messages(counts["json"])):
         producer.send("json", message, partition=turn % PARTITIONS)
     for turn, message in enumerate(arrow_messages(counts["arrow"])):
@@ -168,14 +170,18 @@ def main(
             ray.init(namespace="millrace", logging_level=logging.ERROR, **local_ray_options(8, folder))
             for _ in range(repeats):
                 for (name, topic), (function, *further) in calls.items():
-                    rates[name, topic].append(function(broker.bootstrap_servers, topic, counts[topic], *further))
+                    rates[name, topic].append(
+                        function(broker.bootstrap_servers, topic, counts[topic], *further)
+                    )
             ray.shutdown()
     report(rates, counts, repeats)
 
 
 def report(rates: dict[tuple[str, str], list[float]], counts: dict[str, int], repeats: int) -> None:
     """The table: rate, ratio to the plain loop, share of the bare poll on the same topic."""
-    print(f"{machine()}; {counts['json']:,} JSON and {counts['arrow']:,} Arrow records of {FEATURES} numbers, median of {repeats} (min to max)\n")
+    print(
+        f"{machine()}; {counts['json']:,} JSON and {counts['arrow']:,} Arrow records of {FEATURES} numbers, median of {repeats} (min to max)\n"
+    )
     print("| way | topic | records/s | against the plain loop | share of bare poll |\n|---|---|--:|--:|--:|")
     for (name, topic), values in rates.items():
         base, bare = rates.get(("plain", "json")), rates.get(("poll", topic))

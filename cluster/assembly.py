@@ -28,7 +28,6 @@ class WorkerSpec:
     """
 
     worker: int
-    workers: int
     pipeline: Pipeline
     run_folder: str
     bounds: dict[int, tuple[int, int | None]]

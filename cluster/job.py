@@ -18,6 +18,7 @@ from cluster.streams.file_schema import infer_schema
 from cluster.streams.open import describe_source
 from cluster.supervise import ClusterPort, Supervisor
 from cluster.warm import warm_up
+from learning.coordination import assign
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -93,21 +94,18 @@ def run_job(
 
 
 def _worker_specs(pipeline: Pipeline, run_folder: Path, *, local: bool) -> list[WorkerSpec]:
-    """Partitions dealt to workers in turn; every worker has at least one."""
+    """What each worker is built from: its share of the partitions, and where they begin and end."""
     partitions = describe_source(pipeline)
-    workers = 1 if local else min(pipeline.cluster.workers, len(partitions))
+    shares = assign(list(partitions), 1 if local else pipeline.cluster.workers)
     run_folder.mkdir(parents=True, exist_ok=True)
     return [
         WorkerSpec(
             worker=worker,
-            workers=workers,
             pipeline=pipeline,
             run_folder=str(run_folder.resolve()),
-            bounds={
-                p: bounds for i, (p, bounds) in enumerate(sorted(partitions.items())) if i % workers == worker
-            },
+            bounds={partition: partitions[partition] for partition in share},
         )
-        for worker in range(workers)
+        for worker, share in enumerate(shares)
     ]
 
 

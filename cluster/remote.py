@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import ray
 
 from actors.ports import StoreError
-from learning.coordination import Directive
+from learning.job_messages import Directive
 
 if TYPE_CHECKING:
     import numpy as np
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from actors.coordinator import Status
     from cluster.store import Pull, Push
-    from learning.coordination import Arrived, Command, Reported
+    from learning.job_messages import Arrived, Command, Reported
 
 __all__ = ["RayShards", "RemoteCoordinator"]
 

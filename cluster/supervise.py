@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from cluster.models.model_files import ModelState, write_model
-from learning.coordination import EndJob, TakeSnapshot
+from learning.job_messages import EndJob, TakeSnapshot
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from actors.coordinator import Status
     from cluster.config import Pipeline
-    from learning.coordination import Command
+    from learning.job_messages import Command
 
 __all__ = ["ClusterPort", "Supervisor"]
 

@@ -15,103 +15,22 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 from learning.encoding import merge_stats
+from learning.job_messages import (
+    Arrived,
+    Command,
+    Directive,
+    EndJob,
+    Event,
+    Reported,
+    SnapshotTaken,
+    StopAsked,
+    TakeSnapshot,
+)
 from learning.metrics import DelayHistogram, Prequential
 
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
-    from learning.batch import BatchId
-
-__all__ = [
-    "Arrived",
-    "Brain",
-    "Command",
-    "Directive",
-    "EndJob",
-    "Event",
-    "Reported",
-    "SnapshotTaken",
-    "StopAsked",
-    "TakeSnapshot",
-    "WorkerShare",
-]
-
-EncoderState = tuple["NDArray[np.uint64]", "NDArray[np.float64]"]
-
-
-@dataclass(frozen=True, slots=True)
-class Reported:
-    """A worker's batch was learnt and its push acknowledged (or, with no `batch_id`, the worker was idle).
-
-    `metrics` and `delays` cover this batch only; `dead` counts its dead letters; `lag` counts what is not yet read.
-    """
-
-    worker: int
-    batch_id: BatchId | None
-    metrics: Prequential
-    delays: DelayHistogram
-    dead: int
-    lag: int
-
-
-@dataclass(frozen=True, slots=True)
-class Arrived:
-    """A worker stands at barrier `barrier` with every push acknowledged; `finished` if it will learn no more."""
-
-    worker: int
-    barrier: int
-    offsets: dict[int, int]
-    encoder: EncoderState
-    finished: bool
-
-
-@dataclass(frozen=True, slots=True)
-class SnapshotTaken:
-    """The shards have copied their state for snapshot `number`."""
-
-    number: int
-
-
-@dataclass(frozen=True, slots=True)
-class StopAsked:
-    """Somebody asked for an orderly end (Ctrl-C, `ray job stop`)."""
-
-
-Event = Reported | Arrived | SnapshotTaken | StopAsked
-
-
-@dataclass(frozen=True, slots=True)
-class TakeSnapshot:
-    """Copy all shards now: no worker is learning. Everything but the tables is in this command."""
-
-    number: int
-    offsets: dict[int, int]
-    encoder: EncoderState
-    records: int
-    dead: int
-    metrics: dict[str, float]
-    final: bool
-
-
-@dataclass(frozen=True, slots=True)
-class EndJob:
-    """All workers have finished and the last snapshot is taken."""
-
-
-Command = TakeSnapshot | EndJob
-
-
-@dataclass(frozen=True, slots=True)
-class Directive:
-    """What a worker is to do next: stand at `barrier` if it is above the last one it passed; stop for good."""
-
-    barrier: int
-    released: int
-    stop: bool
+__all__ = ["Brain", "Phase", "WorkerShare", "assign"]
 
 
 class Phase(enum.Enum):
@@ -139,6 +58,16 @@ class WorkerShare:
     def finished(self) -> bool:
         """True once it has sent its last message."""
         return self.arrived is not None and self.arrived.finished
+
+
+def assign(partitions: list[int], workers: int) -> list[tuple[int, ...]]:
+    """Partitions dealt to workers in turn: fixed for the life of a job, each to one worker, none without one.
+
+    Fewer partitions than workers make fewer workers: one without a partition would only wait.
+    """
+    dealt = sorted(partitions)
+    count = min(workers, len(dealt))
+    return [tuple(dealt[worker::count]) for worker in range(count)]
 
 
 class Brain:

@@ -16,8 +16,8 @@ from learning.encoding import NumericEncoder
 if TYPE_CHECKING:
     from actors.ports import DeadLetter, ParameterStore
     from learning.batch import Batch
-    from learning.coordination import Command
     from learning.ftrl import Ftrl
+    from learning.job_messages import Command
 
 
 class DirectShards:

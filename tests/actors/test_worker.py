@@ -9,9 +9,9 @@ from actors.coordinator import Coordinator
 from actors.ports import DeadLetter
 from cluster.store import LocalStore, ShardedStore
 from learning.batch import Batch
-from learning.coordination import EndJob, TakeSnapshot
 from learning.encoding import NumericEncoder
 from learning.ftrl import Ftrl
+from learning.job_messages import EndJob, TakeSnapshot
 from learning.metrics import Prequential
 from tests.direct import DirectShards, ListSource, Rig
 from tests.streams import cut, stream

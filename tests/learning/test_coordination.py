@@ -5,16 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from learning.batch import BatchId
-from learning.coordination import (
-    Arrived,
-    Brain,
-    Directive,
-    EndJob,
-    Reported,
-    SnapshotTaken,
-    StopAsked,
-    TakeSnapshot,
-)
+from learning.coordination import Brain, assign
+from learning.job_messages import Arrived, Directive, EndJob, Reported, SnapshotTaken, StopAsked, TakeSnapshot
 from learning.metrics import DelayHistogram, Prequential
 
 NO_STATS = (np.empty(0, np.uint64), np.empty((0, 3)))
@@ -30,6 +22,12 @@ def reported(worker: int, first: int, count: int, dead: int = 0) -> Reported:
 def arrived(worker: int, barrier: int, offset: int, *, finished: bool = False) -> Arrived:
     """A worker at a barrier, with its partition's next offset."""
     return Arrived(worker, barrier, {worker: offset}, NO_STATS, finished)
+
+
+def test_every_partition_has_one_worker_and_every_worker_a_partition() -> None:
+    """Dealt in turn; more workers than partitions make no idle ones."""
+    assert assign([3, 0, 2, 1, 4], 2) == [(0, 2, 4), (1, 3)]
+    assert assign([0, 1], 5) == [(0,), (1,)]
 
 
 def test_a_due_snapshot_waits_for_every_worker_and_then_lets_them_go() -> None:
