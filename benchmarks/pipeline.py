@@ -179,9 +179,8 @@ def main(
 
 def report(rates: dict[tuple[str, str], list[float]], counts: dict[str, int], repeats: int) -> None:
     """The table: rate, ratio to the plain loop, share of the bare poll on the same topic."""
-    print(
-        f"{machine()}; {counts['json']:,} JSON and {counts['arrow']:,} Arrow records of {FEATURES} numbers, median of {repeats} (min to max)\n"
-    )
+    sizes = f"{counts['json']:,} JSON and {counts['arrow']:,} Arrow records of {FEATURES} numbers"
+    print(f"{machine()}; {sizes}, median of {repeats} (min to max)\n")
     print("| way | topic | records/s | against the plain loop | share of bare poll |\n|---|---|--:|--:|--:|")
     for (name, topic), values in rates.items():
         base, bare = rates.get(("plain", "json")), rates.get(("poll", topic))
