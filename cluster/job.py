@@ -183,7 +183,7 @@ def _supervise(
         status, snapshot = Supervisor(cluster, pipeline, run_folder, on_status).run()
     seconds = time.monotonic() - started_s
     figures = Figures.between(None, status, seconds)
-    log.log(metric_points(figures, cluster.shard_status()), status.records)
+    log.log(metric_points(Figures.between(logged, status, seconds), cluster.shard_status()), status.records)
     version = _register(pipeline, log, snapshot, figures, console)
     model = pipeline.mlflow.model or pipeline.name
     return JobResult(
