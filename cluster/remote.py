@@ -36,17 +36,7 @@ class RayShards:
 
     def gather(self, references: list[Any]) -> list[NDArray[np.float32]]:
         """Wait for all answers."""
-        try:
-            answers: list[NDArray[np.float32]] = ray.get(references, timeout=self._call_timeout_s)
-        except ray.exceptions.GetTimeoutError as error:
-            msg = (
-                f"expected {len(references)} shards to answer within {self._call_timeout_s:g} s, but not all did; "
-                f"look at the shards' logs, or raise cluster.call_timeout_s"
-            )
-            raise StoreError(msg) from error
-        except ray.exceptions.RayActorError as error:
-            msg = f"a shard has died and its rows with it ({error}); start the job again"
-            raise StoreError(msg) from error
+        answers: list[NDArray[np.float32]] = _get(references, self._call_timeout_s, "shard")
         return answers
 
 
@@ -105,4 +95,21 @@ class RemoteCoordinator:
             self._directive = self._get(answer)
 
     def _get(self, ref: Any) -> Any:
-        return ray.get(ref, timeout=self._call_timeout_s)
+        return _get(ref, self._call_timeout_s, "coordinator")
+
+
+def _get(references: Any, timeout_s: float, what: str) -> Any:
+    """`ray.get` whose failures are sentences."""
+    try:
+        return ray.get(references, timeout=timeout_s)
+    except ray.exceptions.GetTimeoutError as error:
+        msg = (
+            f"expected the {what} to answer within {timeout_s:g} s, but it did not; look at the actors' logs, or raise "
+            f"cluster.call_timeout_s"
+        )
+        raise StoreError(msg) from error
+    except ray.exceptions.RayTaskError as error:
+        raise error.cause from error
+    except ray.exceptions.RayActorError as error:
+        msg = f"the process of a {what} has died, and what it held with it; start the job again ({error})"
+        raise StoreError(msg) from error
