@@ -2,16 +2,17 @@
 
 Messages out:
     to the shards, through the store: pull, push (once a batch).
-    to the coordinator: report (once a batch or idle wait), arrive (barriers and the end), directive (while it waits).
+    to the coordinator: report (every `report_interval_s`, and when idle), arrive (barriers and the end), directive
+        (while it waits).
 Messages in: none; `run` is the whole life of a worker. Directives come as answers to reports.
 
-While the shards answer a pull, the next batch is already polled, decoded and encoded. A batch is reported once its
-push is acknowledged, so offsets that the coordinator knows are always contained in the state.
+While the shards answer a pull, the next batch is already polled, decoded and encoded. A batch counts once its push is
+acknowledged, so offsets that the coordinator knows are always contained in the state.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -51,6 +52,17 @@ class World:
     sleep: Callable[[float], None]
 
 
+@dataclass(slots=True)
+class _Tally:
+    """What has been acknowledged since the last report."""
+
+    metrics: Prequential = field(default_factory=Prequential.zero)
+    delays: DelayHistogram = field(default_factory=DelayHistogram)
+    dead: int = 0
+    batches: int = 0
+    next_offsets: dict[int, int] = field(default_factory=dict)
+
+
 @dataclass(frozen=True, slots=True)
 class _Learnt:
     """A batch whose push is not acknowledged yet."""
@@ -70,6 +82,7 @@ class Worker:
         world: World,
         *,
         poll_timeout_s: float = 0.2,
+        report_interval_s: float = 0.05,
         barrier_timeout_s: float = 600.0,
     ) -> None:
         self._worker = worker
@@ -77,6 +90,9 @@ class Worker:
         self._encoder = encoder
         self._world = world
         self._poll_timeout_s = poll_timeout_s
+        self._report_interval_s = report_interval_s
+        self._reported_s = 0.0
+        self._tally = _Tally()
         self._barrier_timeout_s = barrier_timeout_s
         self._directive = Directive(barrier=0, released=0, stop=False)
         self._ahead: tuple[Decoded, Batch] | None = None
@@ -135,29 +151,34 @@ class Worker:
             self._world.predictions.write(batch, predictions, str(self._directive.released))
 
     def _settle(self) -> None:
-        """Have everything acknowledged; an idle worker reports too, to learn of directives."""
+        """Have everything acknowledged and reported; an idle worker reports too, to learn of directives."""
         self._world.store.flush()
-        if self._unacknowledged is None:
-            self._report(Prequential.zero(), DelayHistogram(), None)
         self._acknowledge()
+        self._report()
 
     def _acknowledge(self) -> None:
-        """The store holds the last batch for certain: report it, and count its offsets as done."""
+        """The store holds the last batch for certain: count it and its offsets as done, and report when it is time."""
         if self._unacknowledged is None:
             return
         learnt, self._unacknowledged = self._unacknowledged, None
-        batch = learnt.decoded.batch
-        metrics, delays = Prequential.zero(), DelayHistogram()
-        metrics.update(learnt.predictions, batch.labels)
-        delays.update(self._world.clock_s() - batch.produced_s)
-        self._offsets[batch.batch_id.partition] = batch.batch_id.next_offset
-        self._report(metrics, delays, learnt.decoded)
+        batch, tally, now_s = learnt.decoded.batch, self._tally, self._world.clock_s()
+        tally.metrics.update(learnt.predictions, batch.labels)
+        tally.delays.update(now_s - batch.produced_s)
+        tally.dead += len(learnt.decoded.dead)
+        tally.batches += 1
+        tally.next_offsets[batch.batch_id.partition] = batch.batch_id.next_offset
+        if now_s - self._reported_s >= self._report_interval_s:
+            self._report()
 
-    def _report(self, metrics: Prequential, delays: DelayHistogram, decoded: Decoded | None) -> None:
-        batch_id = None if decoded is None else decoded.batch.batch_id
-        dead = 0 if decoded is None else len(decoded.dead)
-        reported = Reported(self._worker, batch_id, metrics, delays, dead, self._world.source.lag_records())
+    def _report(self) -> None:
+        tally, self._tally = self._tally, _Tally()
+        self._offsets.update(tally.next_offsets)
+        reported = Reported(
+            self._worker, tally.metrics, tally.delays, tally.dead, tally.batches, tally.next_offsets,
+            self._world.source.lag_records(),
+        )  # fmt: skip
         self._directive = self._world.coordinator.report(reported)
+        self._reported_s = self._world.clock_s()
 
     def _barrier_due(self) -> bool:
         return self._directive.barrier > self._directive.released

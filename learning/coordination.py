@@ -136,9 +136,8 @@ class Brain:
         worker.records += event.metrics.records
         worker.dead += event.dead
         worker.lag = event.lag
-        if event.batch_id is not None:
-            worker.batches += 1
-            worker.next_offsets[event.batch_id.partition] = event.batch_id.next_offset
+        worker.batches += event.batches
+        worker.next_offsets.update(event.next_offsets)
         self.metrics += event.metrics
         self.delays += event.delays
 

@@ -9,7 +9,6 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from learning.batch import BatchId
     from learning.metrics import DelayHistogram, Prequential
 
 __all__ = [
@@ -29,16 +28,18 @@ EncoderState = tuple["NDArray[np.uint64]", "NDArray[np.float64]"]
 
 @dataclass(frozen=True, slots=True)
 class Reported:
-    """A worker's batch was learnt and its push acknowledged (or, with no `batch_id`, the worker was idle).
+    """What a worker has learnt since its last report, every push of it acknowledged; nothing, if it was idle.
 
-    `metrics` and `delays` cover this batch only; `dead` counts its dead letters; `lag` counts what is not yet read.
+    `metrics`, `delays`, `dead` (letters) and `batches` are increments; `next_offsets` are by partition, of those that
+    moved; `lag` counts records not yet read.
     """
 
     worker: int
-    batch_id: BatchId | None
     metrics: Prequential
     delays: DelayHistogram
     dead: int
+    batches: int
+    next_offsets: dict[int, int]
     lag: int
 
 

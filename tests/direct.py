@@ -137,7 +137,7 @@ class Rig:
             clock_s=lambda: 0.0,
             sleep=lambda _: self.carry_out(),
         )
-        return Worker(self.worker, self.learner, NumericEncoder(), world)
+        return Worker(self.worker, self.learner, NumericEncoder(), world, report_interval_s=0.0)
 
     def carry_out(self) -> None:
         """What the supervisor does: take the snapshots that are commanded."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 
-from learning.batch import BatchId
 from learning.coordination import Brain, assign
 from learning.job_messages import Arrived, Directive, EndJob, Reported, SnapshotTaken, StopAsked, TakeSnapshot
 from learning.metrics import DelayHistogram, Prequential
@@ -16,7 +15,8 @@ def reported(worker: int, first: int, count: int, dead: int = 0) -> Reported:
     """A batch of `count` records of the worker's own partition."""
     metrics = Prequential.zero()
     metrics.update(np.full(count, 0.5), np.ones(count, np.float32))
-    return Reported(worker, BatchId(worker, first, first + count + dead), metrics, DelayHistogram(), dead, 0)
+    offsets = {worker: first + count + dead}
+    return Reported(worker, metrics, DelayHistogram(), dead, batches=1, next_offsets=offsets, lag=0)
 
 
 def arrived(worker: int, barrier: int, offset: int, *, finished: bool = False) -> Arrived:
