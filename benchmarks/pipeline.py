@@ -16,7 +16,6 @@ from __future__ import annotations
 import io
 import json
 import logging
-import os
 import tempfile
 import time
 from pathlib import Path
@@ -25,7 +24,6 @@ from typing import TYPE_CHECKING, Annotated
 import numpy as np
 import orjson
 import pyarrow as pa
-import ray
 import typer
 from kafka import KafkaConsumer, KafkaProducer, TopicPartition
 from rich.console import Console
@@ -35,7 +33,7 @@ from benchmarks.measure import machine, median_of, spread
 from cluster.broker.process import BrokerProcess
 from cluster.config import build_pipeline
 from cluster.job import run_job
-from cluster.launch import local_ray_options
+from cluster.loopback import stay_on_loopback
 from cluster.warm import warm_up
 
 if TYPE_CHECKING:
@@ -158,7 +156,11 @@ def main(
     only: Annotated[str, typer.Option(help="Comma-separated names.")] = "",
 ) -> None:
     """Measure and print a table for RESULTS.md."""
-    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    stay_on_loopback()
+    import ray  # noqa: PLC0415 - after stay_on_loopback, which it heeds when it is imported
+
+    from cluster.launch import local_ray_options  # noqa: PLC0415
+
     counts = {"json": records, "arrow": arrow_records}
     calls = contestants({name for name in only.split(",") if name})
     rates: dict[tuple[str, str], list[float]] = {key: [] for key in calls}

@@ -108,7 +108,7 @@ class FtrlLearnerConfig(_Section):
 
 
 class ClusterConfig(_Section):
-    """How many actors, and on which Ray; `address` None starts a local Ray on 127.0.0.1 (or uses RAY_ADDRESS)."""
+    """How many actors, and on which Ray; `address` None starts a local Ray on 127.0.0.1 only (or uses RAY_ADDRESS)."""
 
     shards: Annotated[int, Field(ge=1, le=1024)] = 2
     workers: Annotated[int, Field(ge=1, le=1024)] = 2

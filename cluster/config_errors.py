@@ -44,8 +44,17 @@ def with_overrides(values: dict[str, Any], overrides: list[str]) -> dict[str, An
         if not equals or not path.strip():
             msg = f"--set expects a.b=value, but came {override!r}; for example --set cluster.workers=4"
             raise PipelineError(msg)
-        _assign(merged, path.strip().split("."), yaml.safe_load(text), override)
+        _assign(merged, path.strip().split("."), _value(text, override), override)
     return merged
+
+
+def _value(text: str, override: str) -> Any:
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        problem = " ".join(str(error).split())
+        msg = f"--set {override}: the value is not valid YAML ({problem}); put a text with special characters in quotes"
+        raise PipelineError(msg) from error
 
 
 def _copied(value: Any) -> Any:
@@ -78,6 +87,13 @@ def _sentence(problem: Any, model: type[BaseModel], origin: str) -> str:
         return f"{origin}: unknown key {key}; {_nearest(steps, problem['loc'], model)}"
     if problem["type"] == "missing":
         return f"{origin}: the key {key} is missing; add it"
+    if problem["type"].startswith("union_tag"):
+        came = (
+            f"but came {problem['ctx']['tag']!r}"
+            if problem["type"] == "union_tag_invalid"
+            else "but is missing"
+        )
+        return f"{origin}: the key {key}.kind should be kafka or file, {came}"
     came = "" if isinstance(problem["input"], dict) else f", but came {problem['input']!r}"
     reason = problem["msg"].removeprefix("Value error, ")
     return f"{origin}: {key or 'pipeline'}: {reason[:1].lower()}{reason[1:]}{came}"

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from cluster.broker.process import BrokerProcess
 from cluster.config import load_pipeline
+from cluster.ending import uninterrupted
 from cluster.job import JobError, JobResult, run_job
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ def run_demo(pipeline_file: Path, console: Console, *, rate: int) -> JobResult:
         JobError, PipelineError, BrokerStartError: with what to do.
 
     """
-    with contextlib.ExitStack() as stack:
+    with _cleaned_up() as stack:
         folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="millrace-demo-"))
         with console.status("starting the development broker"):
             broker = stack.enter_context(
@@ -64,8 +65,19 @@ def run_demo(pipeline_file: Path, console: Console, *, rate: int) -> JobResult:
 
 
 @contextlib.contextmanager
+def _cleaned_up() -> Iterator[contextlib.ExitStack]:
+    """A stack that is unwound to its end even if Ctrl-C is pressed again meanwhile."""
+    stack = contextlib.ExitStack()
+    try:
+        yield stack
+    finally:
+        with uninterrupted():
+            stack.close()
+
+
+@contextlib.contextmanager
 def _producer(bootstrap_servers: str, rate: int) -> Iterator[subprocess.Popen[bytes]]:
-    """`python -m jobs.produce` as a child that is ended with the block."""
+    """`python -m jobs.produce` as a child that is ended with the block, or with us: it watches its standard input."""
     command = [
         sys.executable,
         "-m",
@@ -74,8 +86,14 @@ def _producer(bootstrap_servers: str, rate: int) -> Iterator[subprocess.Popen[by
         "shuttle",
         "--bootstrap-servers",
         bootstrap_servers,
+        "--until-stdin-closes",
     ]
-    process = subprocess.Popen([*command, "--rate", str(rate)], stdout=subprocess.DEVNULL)  # noqa: S603 - our own job
+    process = subprocess.Popen(  # noqa: S603 - our own job
+        [*command, "--rate", str(rate)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        start_new_session=True,  # Ctrl-C in a terminal is for us; we end it
+    )
     try:
         yield process
     finally:
@@ -84,6 +102,9 @@ def _producer(bootstrap_servers: str, rate: int) -> Iterator[subprocess.Popen[by
             process.wait(_STOP_TIMEOUT_S)
         except subprocess.TimeoutExpired:
             process.kill()
+            process.wait()
+        if process.stdin is not None:
+            process.stdin.close()
 
 
 def next_commands(result: JobResult) -> list[tuple[str, str]]:

@@ -55,13 +55,19 @@ def _pipeline(asked: Evaluation, folder: str) -> Pipeline:
         re.sub(r"[^A-Za-z0-9._-]", "-", asked.file.name.partition(".")[0]).lstrip("._-")[:100] or "file"
     )
     values["source"] = {"kind": "file", "path": str(asked.file), "label": asked.label, "time": asked.time}
-    features = values.setdefault("features", {})
-    features["ignore"] = sorted({*features.get("ignore", ()), *asked.ignore})
+    features = _section(values, "features")
+    features["ignore"] = sorted({*(features.get("ignore") or ()), *asked.ignore})
     values["snapshots"] = {"path": folder}
     values["mlflow"] = {"enabled": False}
-    cluster = values.setdefault("cluster", {})
-    cluster |= {"workers": asked.workers or 1, "shards": asked.shards or 1}
+    _section(values, "cluster").update({"workers": asked.workers or 1, "shards": asked.shards or 1})
     return build_pipeline(values, list(asked.overrides), origin=str(asked.pipeline or "evaluate"))
+
+
+def _section(values: dict[str, Any], name: str) -> dict[str, Any]:
+    """A section of the pipeline file to be changed; what is none is left for the check of the whole."""
+    if values.get(name) is None:
+        values[name] = {}
+    return values[name] if isinstance(values[name], dict) else {}
 
 
 def _metrics(result: JobResult) -> dict[str, float]:

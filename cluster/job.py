@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import math
+import os
 import time
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from rich.markup import escape
+
 from actors.ports import SourceError, StoreError
+from actors.worker import BarrierTimeoutError
 from cluster.assembly import WorkerSpec
 from cluster.figures import Figures, metric_points
+from cluster.loopback import stay_on_loopback
 from cluster.models.registry import RunLog
 from cluster.progress import ProgressLine, number, shown_path, summary_table
 from cluster.streams.file_schema import infer_schema
@@ -71,7 +76,7 @@ def run_job(
     try:
         pipeline = resolved(pipeline)
         specs = _worker_specs(pipeline, Path(pipeline.snapshots.path) / name, local=local)
-        log = RunLog(say=lambda sentence: console.print(f"[yellow]{sentence}[/]", highlight=False))
+        log = RunLog(say=lambda sentence: console.print(f"[yellow]{escape(sentence)}[/]", highlight=False))
         if pipeline.mlflow.enabled:
             log.start(pipeline.model_dump(mode="json"), name)
         status = "FAILED"
@@ -88,7 +93,7 @@ def run_job(
         finally:
             if pipeline.mlflow.enabled:
                 log.finish(status)
-    except (SourceError, StoreError) as error:
+    except (SourceError, StoreError, BarrierTimeoutError) as error:
         raise JobError(str(error)) from error
     return result
 
@@ -141,6 +146,8 @@ def _cluster(
         from cluster.local import LocalCluster
 
         return LocalCluster(pipeline, specs[0])
+    if not (pipeline.cluster.address or os.environ.get("RAY_ADDRESS")):
+        stay_on_loopback()
     from cluster.launch import RayCluster
 
     return RayCluster(pipeline, specs)
@@ -201,7 +208,8 @@ def _register(
             return log.register(snapshot, figures.since_start).result(_REGISTER_TIMEOUT_S)
         except Exception as error:  # noqa: BLE001 - whatever MLflow's server or disk gave: the model is on disk
             console.print(
-                f"[yellow]the model was not registered ({error}); it is in {snapshot}[/]", highlight=False
+                f"[yellow]the model was not registered ({escape(str(error))}); it is in {escape(str(snapshot))}[/]",
+                highlight=False,
             )
             return None
 

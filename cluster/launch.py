@@ -13,15 +13,20 @@ import contextlib
 import logging
 import os
 import shutil
+import signal
 import tempfile
+import threading
 from typing import TYPE_CHECKING, Any, Self
 
 import ray
 
 from actors.coordinator import Coordinator
+from actors.ports import StoreError
 from actors.shard import ParameterShard
 from cluster.assembly import WorkerSpec, build_learner, build_worker
-from cluster.remote import RayShards, RemoteCoordinator
+from cluster.ending import uninterrupted
+from cluster.loopback import stay_on_loopback
+from cluster.remote import RayShards, RemoteCoordinator, answers_of, death
 from cluster.store import ShardedStore
 from cluster.warm import warm_up
 
@@ -40,7 +45,7 @@ INLINE_BYTES_MAX = 2 * 2**20
 _OBJECT_STORE_BYTES = 512 * 2**20
 
 
-class LaunchError(Exception):
+class LaunchError(StoreError):
     """The actors could not be started; the message says what was asked for and what is there."""
 
 
@@ -88,6 +93,7 @@ class RayCluster:
     def __init__(self, pipeline: Pipeline, specs: list[WorkerSpec]) -> None:
         self._pipeline = pipeline
         self._specs = specs
+        self._call_timeout_s = pipeline.cluster.call_timeout_s
         self._actors: list[Any] = []
         self._owns_ray = False
         self._owned_folder: str | None = None
@@ -118,13 +124,17 @@ class RayCluster:
             "log_to_driver": True,
         }
         if address:
-            ray.init(address=address, **common)
+            _init_ray(f"the Ray at {address}", address=address, **common)
             return
-        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+        if not stay_on_loopback():
+            logging.getLogger("millrace.launch").warning(
+                "Ray was imported before it could be told to stay on 127.0.0.1 and listens on all interfaces; call "
+                "cluster.loopback.stay_on_loopback() first, or keep this machine behind a firewall"
+            )
         # Ray's sockets live in its temporary folder and have short paths at most (107 bytes on Linux).
         self._owned_folder = tempfile.mkdtemp(prefix="millrace-ray-")
         cpus = self._pipeline.cluster.shards + self._pipeline.cluster.workers
-        ray.init(**common, **local_ray_options(cpus, self._owned_folder))
+        _init_ray("a local Ray", **common, **local_ray_options(cpus, self._owned_folder))
 
     def _start_actors(self) -> None:
         pipeline = self._pipeline
@@ -134,7 +144,7 @@ class RayCluster:
             self._actor(
                 Coordinator, 0, partitions, pipeline.snapshots.interval_records, pipeline.records_max
             ),
-            pipeline.cluster.call_timeout_s,
+            self._call_timeout_s,
         )
         self.shards = [self._actor(ParameterShard, 1, s, learner) for s in range(pipeline.cluster.shards)]
         self.workers = [
@@ -179,23 +189,26 @@ class RayCluster:
     def snapshot(self) -> list[Any]:
         """Have every shard copy its rows; returns references once all copies are taken."""
         refs = [shard.snapshot.remote() for shard in self.shards]
-        ray.wait(
-            refs, num_returns=len(refs), timeout=self._pipeline.cluster.call_timeout_s, fetch_local=False
-        )
+        ray.wait(refs, num_returns=len(refs), timeout=self._call_timeout_s, fetch_local=False)
         return refs
 
     def fetch(self, copies: list[Any]) -> list[tuple[NDArray[Any], NDArray[Any]]]:
         """The copies behind `snapshot`'s references: keys and rows of each shard."""
-        return ray.get(copies, timeout=self._pipeline.cluster.call_timeout_s)
+        parts: list[tuple[NDArray[Any], NDArray[Any]]] = answers_of(copies, self._call_timeout_s, "shard")
+        return parts
 
     def shard_status(self) -> list[dict[str, int]]:
         """Counters of each shard."""
-        return ray.get(
-            [shard.status.remote() for shard in self.shards], timeout=self._pipeline.cluster.call_timeout_s
-        )
+        references = [shard.status.remote() for shard in self.shards]
+        status: list[dict[str, int]] = answers_of(references, self._call_timeout_s, "shard")
+        return status
 
     def close(self) -> None:
         """End the actors, and the Ray that was started here; may be called twice."""
+        with uninterrupted():
+            self._close()
+
+    def _close(self) -> None:
         for actor in self._actors:
             # An actor whose node is gone cannot be ended again: then its end is what was wanted.
             with contextlib.suppress(ray.exceptions.RayError):
@@ -207,6 +220,23 @@ class RayCluster:
         if self._owned_folder is not None:
             shutil.rmtree(self._owned_folder, ignore_errors=True)
             self._owned_folder = None
+
+
+def _init_ray(which: str, **options: Any) -> None:
+    """ray.init, whose errors become sentences, and which leaves SIGTERM to whoever had it before."""
+    in_main_thread = threading.current_thread() is threading.main_thread()
+    handler = signal.getsignal(signal.SIGTERM)
+    try:
+        ray.init(**options)
+    except (ConnectionError, RuntimeError, OSError, ValueError) as error:
+        reason = " ".join(str(error).split())[:400]
+        msg = f"{which} could not be started or joined: {reason}; check cluster.address and RAY_ADDRESS, or free memory"
+        raise LaunchError(msg) from error
+    except SystemExit:  # what Ray makes of a SIGTERM
+        raise KeyboardInterrupt from None
+    finally:
+        if in_main_thread:
+            signal.signal(signal.SIGTERM, handler)
 
 
 def _load_kernels(_actor: object) -> None:
@@ -221,5 +251,4 @@ def _raise_cause(references: list[Any]) -> None:
     except ray.exceptions.RayTaskError as error:
         raise error.cause from error
     except ray.exceptions.RayActorError as error:
-        msg = f"a worker's process has died ({error}); start the job again"
-        raise LaunchError(msg) from error
+        raise LaunchError(death(error)) from error

@@ -6,6 +6,7 @@ import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
+from rich.markup import escape
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
@@ -87,10 +88,15 @@ def _line(figures: Figures) -> str:
 def summary_table(title: str, rows: list[tuple[str, str]]) -> Table:
     """A two-column table of names and figures."""
     table = Table(
-        title=title, title_style="bold", title_justify="left", show_header=False, box=None, padding=(0, 2)
+        title=escape(title),
+        title_style="bold",
+        title_justify="left",
+        show_header=False,
+        box=None,
+        padding=(0, 2),
     )
     table.add_column(style="dim")
     table.add_column(overflow="fold")
     for name, value in rows:
-        table.add_row(name, value)
+        table.add_row(name, escape(value))
     return table

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any
 
 import ray
@@ -17,7 +18,9 @@ if TYPE_CHECKING:
     from cluster.store import Pull, Push
     from learning.job_messages import Arrived, Command, Reported
 
-__all__ = ["RayShards", "RemoteCoordinator"]
+__all__ = ["RayShards", "RemoteCoordinator", "answers_of", "death"]
+
+_ROLES = {"ParameterShard": "a shard", "_WorkerActor": "a worker", "Coordinator": "the coordinator"}
 
 
 class RayShards:
@@ -36,7 +39,7 @@ class RayShards:
 
     def gather(self, references: list[Any]) -> list[NDArray[np.float32]]:
         """Wait for all answers."""
-        answers: list[NDArray[np.float32]] = _get(references, self._call_timeout_s, "shard")
+        answers: list[NDArray[np.float32]] = answers_of(references, self._call_timeout_s, "shard")
         return answers
 
 
@@ -95,10 +98,10 @@ class RemoteCoordinator:
             self._directive = self._get(answer)
 
     def _get(self, ref: Any) -> Any:
-        return _get(ref, self._call_timeout_s, "coordinator")
+        return answers_of(ref, self._call_timeout_s, "coordinator")
 
 
-def _get(references: Any, timeout_s: float, what: str) -> Any:
+def answers_of(references: Any, timeout_s: float, what: str) -> Any:
     """`ray.get` whose failures are sentences."""
     try:
         return ray.get(references, timeout=timeout_s)
@@ -111,5 +114,16 @@ def _get(references: Any, timeout_s: float, what: str) -> Any:
     except ray.exceptions.RayTaskError as error:
         raise error.cause from error
     except ray.exceptions.RayActorError as error:
-        msg = f"the process of a {what} has died, and what it held with it; start the job again ({error})"
-        raise StoreError(msg) from error
+        raise StoreError(death(error)) from error
+
+
+def death(error: ray.exceptions.RayActorError) -> str:
+    """Who has died and what to do; Ray's own text is many lines long."""
+    text = str(error)
+    class_name, pid = (re.search(pattern, text) for pattern in (r"class_name: (\w+)", r"pid: (\d+)"))
+    who = _ROLES.get(class_name[1], class_name[1]) if class_name else "an actor"
+    process = f" (process {pid[1]})" if pid else ""
+    return (
+        f"{who}{process} has died, and what it held in memory with it: it was killed, ran out of memory, or its node "
+        f"is gone; look at its logs and start the job again, the snapshots so far are in the run's folder"
+    )

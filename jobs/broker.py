@@ -7,7 +7,6 @@ import logging
 import os
 import resource
 import signal
-import threading
 from pathlib import Path
 from typing import Annotated
 
@@ -16,6 +15,7 @@ import typer
 from cluster.broker.errors import BrokerError
 from cluster.broker.process import READY
 from cluster.broker.server import Broker
+from cluster.ending import end_with_parent
 
 
 def main(
@@ -37,7 +37,7 @@ def main(
     _raise_file_limit()
     ended = _signal_pipe()
     if until_stdin_closes:
-        threading.Thread(target=_wait_for_parent, daemon=True).start()
+        end_with_parent()
     try:
         topics = [_parse_topic(text) for text in topic or []]
         with Broker(
@@ -80,14 +80,6 @@ def _raise_file_limit() -> None:
     """Each partition keeps its files open; the usual soft limit of 1024 is soon reached."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-
-
-def _wait_for_parent() -> None:
-    """End this process when our parent has ended: it holds the other end of our standard input, and never writes."""
-    # Not sys.stdin: at exit Python would wait for its lock, which a blocked read holds.
-    while os.read(0, 1):
-        continue
-    os.kill(os.getpid(), signal.SIGTERM)
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ from rich.console import Console
 from cluster.broker.errors import BrokerError
 from cluster.config import PipelineError
 from cluster.demo import next_commands, run_demo
+from cluster.ending import ending
 from cluster.job import JobError, show_result
 
 PIPELINE = Path(__file__).parent / "pipelines" / "shuttle.yaml"
@@ -25,14 +26,8 @@ def main(rate: Annotated[int, typer.Option(help="Records produced per second.")]
     console.print(
         "readings of a space shuttle, 7 % of them anomalies; each is predicted first and then learnt.\n"
     )
-    try:
+    with ending(PipelineError, JobError, BrokerError):
         result = run_demo(PIPELINE, console, rate=rate)
-    except (PipelineError, JobError, BrokerError) as error:
-        Console(stderr=True).print(f"[bold red]error[/] {error}", highlight=False, soft_wrap=True)
-        raise typer.Exit(1) from None
-    except KeyboardInterrupt:
-        console.print("stopped; nothing is left running")
-        raise typer.Exit(130) from None
     show_result(result, console)
     console.print("\n[bold]Next[/]")
     for sentence, command in next_commands(result):

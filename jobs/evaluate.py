@@ -10,6 +10,7 @@ import typer
 from rich.console import Console
 
 from cluster.config import PipelineError
+from cluster.ending import ending
 from cluster.evaluate import Evaluation, evaluate
 from cluster.job import JobError, show_metrics
 
@@ -37,15 +38,12 @@ def main(
 ) -> None:
     """Predict each record, then learn it, from the first row to the last; print what the predictions were worth."""
     console = Console(stderr=as_json)
-    try:
+    with ending(PipelineError, JobError):
         if local and (workers or shards):
             raise JobError("--local means one process; leave it out to use --workers and --shards")
         ignored = tuple(name.strip() for name in ignore.split(",") if name.strip())
         asked = Evaluation(file, label, time, ignored, pipeline, tuple(overrides or ()), workers, shards)
         metrics = evaluate(asked, console)
-    except (PipelineError, JobError) as error:
-        Console(stderr=True).print(f"[bold red]error[/] {error}", highlight=False, soft_wrap=True)
-        raise typer.Exit(1) from None
     if as_json:
         typer.echo(orjson.dumps(metrics, option=orjson.OPT_INDENT_2).decode())
     else:

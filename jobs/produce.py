@@ -12,6 +12,7 @@ from rich.progress import MofNCompleteColumn, Progress, SpinnerColumn, TextColum
 
 from actors.ports import SourceError
 from cluster.config import KafkaConnection
+from cluster.ending import end_with_parent, ending
 from cluster.streams.produce import Produced, ProducePlan, produce
 
 
@@ -44,6 +45,7 @@ def main(
     records_per_message: Annotated[
         int, typer.Option(min=1, max=1_000_000, help="Rows of an Arrow message.")
     ] = 1024,
+    until_stdin_closes: Annotated[bool, typer.Option(hidden=True)] = False,
 ) -> None:
     """Read a file, find its types, and send its rows to a Kafka topic."""
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
@@ -62,16 +64,14 @@ def main(
         limit=limit,
         records_per_message=records_per_message,
     )
-    columns = SpinnerColumn(), TextColumn("{task.description}"), MofNCompleteColumn(), TimeElapsedColumn()
-    try:
-        with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-            task = progress.add_task(f"{origin} -> {topic}", total=limit)
-            produced = produce(plan, lambda records: progress.update(task, completed=records))
-    except SourceError as error:
-        Console(stderr=True).print(
-            f"[bold red]error[/] {error}", highlight=False, soft_wrap=True, markup=True
-        )
-        raise typer.Exit(1) from None
+    if until_stdin_closes:
+        end_with_parent()
+    description = TextColumn("{task.description}", markup=False)
+    columns = SpinnerColumn(), description, MofNCompleteColumn(), TimeElapsedColumn()
+    progress = Progress(*columns, console=Console(stderr=True), transient=True)
+    with ending(SourceError, silent=until_stdin_closes), progress:
+        task = progress.add_task(f"{origin} -> {topic}", total=limit)
+        produced = produce(plan, lambda records: progress.update(task, completed=records))
     _print(produced, plan)
 
 

@@ -9,6 +9,7 @@ import typer
 from rich.console import Console
 
 from cluster.config import PipelineError, load_pipeline
+from cluster.ending import ending
 from cluster.job import JobError, run_job, show_result
 
 
@@ -21,14 +22,13 @@ def main(
     *,
     local: Annotated[bool, typer.Option("--local", help="One process, without Ray.")] = False,
 ) -> None:
-    """Learn continuously from the pipeline's stream on Ray, and record the run and its model in MLflow."""
+    """Learn continuously from the pipeline's stream on Ray, and record the run and its model in MLflow.
+
+    Ctrl-C (or SIGTERM) finishes what is in hand and takes the last snapshot; a second one ends at once.
+    """
     console = Console()
-    try:
-        result = run_job(load_pipeline(pipeline, overrides), console, local=local)
-    except (PipelineError, JobError) as error:
-        Console(stderr=True).print(f"[bold red]error[/] {error}", highlight=False, soft_wrap=True)
-        raise typer.Exit(1) from None
-    show_result(result, console)
+    with ending(PipelineError, JobError):
+        show_result(run_job(load_pipeline(pipeline, overrides), console, local=local), console)
 
 
 if __name__ == "__main__":

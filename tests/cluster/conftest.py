@@ -23,6 +23,9 @@ def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
 @pytest.fixture(scope="session")
 def local_ray() -> Iterator[None]:
     """A local Ray as RayCluster starts it, kept for all tests because a start takes seconds."""
+    from cluster.loopback import stay_on_loopback
+
+    assert stay_on_loopback(), "a test imported Ray while it was collected"
     import ray
 
     from cluster.launch import local_ray_options

@@ -1,0 +1,227 @@
+"""Rules by which a shard may merge a worker's walk into rows that others have moved since: the field of merge.py.
+
+All but `add` and `average` are of one form. Base row (z0, n0), present row (z, n), end row (zk, nk);
+no = n - n0 and dn = nk - n0 are the squared gradients of the others and of the walk, n' = n + dn. Each row is lifted
+to n', which leaves its weight as it is:
+
+    lift(z, n) = z - w(z, n) (sqrt(n') - sqrt(n)) / alpha
+    O = lift(z, n) - lift(z0, n0)         # the others' way, in z at n'
+    G = lift(zk, nk) - lift(z0, n0)       # the walk's way
+    z <- lift(z0, n0) + a O + b G;   n <- n'
+
+and a rule is its (a, b): adding is (1, 1). A row that nobody moved becomes (zk, nk) to the bit.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+from numba import njit
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from learning.batch import Batch
+    from learning.ftrl import Ftrl
+
+__all__ = ["RULES", "Push", "coupling"]
+
+_TINY = 1e-30
+
+
+@dataclass(frozen=True, slots=True)
+class Push:
+    """A worker's walk: rows `at`, base and end rows f32 (k, 2); what else a rule may know of it."""
+
+    at: NDArray[np.int64]
+    base: NDArray[np.float32]
+    end: NDArray[np.float32]
+    workers: int
+    holders: NDArray[np.int64]
+    """How many workers, this one included, hold each row or have pushed it since this worker's pull; at most all."""
+    coupling: float
+
+
+class Rule(Protocol):
+    """Merges a push into `rows`; `bias` is the bias coordinate's row number."""
+
+    def __call__(self, rows: NDArray[np.float32], push: Push, bias: int, ftrl: Ftrl) -> None: ...
+
+
+@njit(error_model="numpy")
+def _weight(z, n, alpha, beta, l1, l2):  # noqa: ANN001, ANN202
+    shrunk = max(z - l1, 0.0) + min(z + l1, 0.0)
+    return -shrunk / max((beta + math.sqrt(n)) / alpha + l2, _TINY)
+
+
+@njit(error_model="numpy")
+def _lift(z, n, n_new, alpha, beta, l1, l2):  # noqa: ANN001, ANN202
+    return z - _weight(z, n, alpha, beta, l1, l2) * (math.sqrt(n_new) - math.sqrt(n)) / alpha
+
+
+@njit(error_model="numpy")
+def _coupling(base, end, index, bias, values, offsets, alpha, beta, l1, l2, stride, seen):  # noqa: ANN001, ANN202
+    records = len(offsets) - 1
+    for i in range(0, records, stride):
+        for j in range(offsets[i], offsets[i + 1]):
+            seen[index[j]] = min(seen[index[j]] + 1, 2)
+    joint = single = 0.0
+    bias_w = _weight(np.float64(end[bias, 0]), end[bias, 1], alpha, beta, 0.0, l2)
+    bias_way = bias_w - _weight(np.float64(base[bias, 0]), base[bias, 1], alpha, beta, 0.0, l2)
+    for i in range(0, records, stride):
+        logit, way, squares = bias_w, bias_way, bias_way * bias_way
+        for j in range(offsets[i], offsets[i + 1]):
+            row = index[j]
+            w = _weight(np.float64(end[row, 0]), end[row, 1], alpha, beta, l1, l2)
+            logit += w * values[j]
+            if seen[row] == 2:
+                w0 = _weight(np.float64(base[row, 0]), base[row, 1], alpha, beta, l1, l2)
+                step = (w - w0) * values[j]
+                way += step
+                squares += step * step
+        p = 1.0 / (1.0 + math.exp(-min(max(logit, -35.0), 35.0)))
+        joint += p * (1.0 - p) * way * way
+        single += p * (1.0 - p) * squares
+    return joint / single if single > 0.0 else 1.0
+
+
+def coupling(
+    ftrl: Ftrl,
+    base: NDArray[np.float32],
+    end: NDArray[np.float32],
+    index: NDArray[np.int64],
+    bias: int,
+    batch: Batch,
+    *,
+    records_max: int = 64,
+) -> float:
+    """How much more curvature a walk meets than its coordinates would alone: a Rayleigh quotient, at least 1.
+
+    With D = w(end) - w(base) and q = p (1 - p), over an evenly spaced sample of the batch's records:
+
+        sum_t q_t (x_t . D)^2 / sum_t q_t sum_i (x_ti D_i)^2
+
+    Coordinates that came once in the sample are left out: their step points along their own record, so they would
+    tell of that record and not of those that other workers learnt.
+    """
+    stride = max(1, len(batch) // records_max)
+    seen = np.zeros(len(base), np.int8)
+    found = _coupling(
+        base, end, index, bias, batch.values, batch.offsets, ftrl.alpha, ftrl.beta, ftrl.l1, ftrl.l2, stride, seen
+    )  # fmt: skip
+    return float(max(1.0, found))
+
+
+def _linear(share: Any, kappa: float, *, coupled: bool = False) -> Rule:
+    """The rule whose (a, b) are share(n0, no, dn, O, G, D, holders, alpha, beta, kappa); D = (beta + sqrt(n')) / alpha."""
+    share = njit(error_model="numpy")(share)
+
+    @njit(error_model="numpy")
+    def run(rows, at, base, end, holders, bias, alpha, beta, l1_all, l2, kappa):  # noqa: ANN001, ANN202
+        for k in range(len(at)):
+            row = at[k]
+            z, n = np.float64(rows[row, 0]), np.float64(rows[row, 1])
+            z0, n0 = np.float64(base[k, 0]), np.float64(base[k, 1])
+            if z == z0 and n == n0:
+                rows[row, 0], rows[row, 1] = end[k, 0], end[k, 1]
+                continue
+            zk, nk = np.float64(end[k, 0]), np.float64(end[k, 1])
+            l1 = 0.0 if row == bias else l1_all
+            n_new = n + nk - n0
+            lifted0 = _lift(z0, n0, n_new, alpha, beta, l1, l2)
+            others = _lift(z, n, n_new, alpha, beta, l1, l2) - lifted0
+            walk = _lift(zk, nk, n_new, alpha, beta, l1, l2) - lifted0
+            d = (beta + math.sqrt(n_new)) / alpha
+            a, b = share(n0, n - n0, nk - n0, others, walk, d, holders[k], alpha, beta, kappa)
+            rows[row, 0], rows[row, 1] = lifted0 + a * others + b * walk, n_new
+
+    def merge(rows: NDArray[np.float32], push: Push, bias: int, ftrl: Ftrl) -> None:
+        strength = kappa * push.coupling if coupled else kappa
+        parameters = (ftrl.alpha, ftrl.beta, ftrl.l1, ftrl.l2, float(strength))
+        run(rows, push.at, push.base, push.end, push.holders, bias, *parameters)
+
+    return merge
+
+
+def add(rows: NDArray[np.float32], push: Push, bias: int, ftrl: Ftrl) -> None:
+    """Differences of (z, n) are added."""
+    _scaled(rows, push, 1.0)
+
+
+def average(rows: NDArray[np.float32], push: Push, bias: int, ftrl: Ftrl) -> None:
+    """Differences of (z, n) are divided by the number of workers."""
+    _scaled(rows, push, 1.0 / push.workers)
+
+
+def _scaled(rows: NDArray[np.float32], push: Push, factor: float) -> None:
+    if push.workers == 1 and np.array_equal(rows[push.at], push.base):
+        rows[push.at] = push.end
+    else:
+        rows[push.at] += ((push.end - push.base) * factor).astype(np.float32)
+
+
+def _damped(n0, no, dn, others, walk, d, holders, alpha, beta, kappa):  # noqa: ANN001, ANN202
+    """numerics.md 2: the walk, in z at nk, shrinks by how far the others have gone."""
+    gone = math.exp(-kappa * no * alpha / (beta + math.sqrt(n0 + no) + _TINY))
+    return 1.0, gone * (beta + math.sqrt(n0 + dn)) / (alpha * d)
+
+
+def _held(n0, no, dn, others, walk, d, holders, alpha, beta, kappa):  # noqa: ANN001, ANN202
+    """A row that others moved takes the walk divided by the number of workers that share it."""
+    return 1.0, 1.0 / holders
+
+
+def _gauss(n0, no, dn, others, walk, d, holders, alpha, beta, kappa):  # noqa: ANN001, ANN202
+    """Natural parameters add: prior precision 1 / rate, each walk brings kappa times its squared gradients."""
+    prior = (beta + math.sqrt(n0)) / alpha
+    whole = prior + kappa * (no + dn) + _TINY
+    return (prior + kappa * no) / whole, (prior + kappa * dn) / whole
+
+
+def _shared(n0, no, dn, others, walk, d, holders, alpha, beta, kappa):  # noqa: ANN001, ANN202
+    """The mean of 'the walk after the others' and 'the others after the walk', weighted by squared gradients."""
+    gone = math.exp(-2.0 * kappa * alpha * no / (2.0 * beta + math.sqrt(n0) + math.sqrt(n0 + no) + _TINY))
+    went = math.exp(-2.0 * kappa * alpha * dn / (2.0 * beta + math.sqrt(n0) + math.sqrt(n0 + dn) + _TINY))
+    part = no / (no + dn + _TINY)
+    return part + (1.0 - part) * went, 1.0 - part + part * gone
+
+
+def _delayed(n0, no, dn, others, walk, d, holders, alpha, beta, kappa):  # noqa: ANN001, ANN202
+    """DC-ASGD (Zheng 2017): G + kappa dn (w - w0), which is O times kappa dn / D; clipped so as not to turn O round."""
+    return max(0.0, 1.0 - kappa * dn / d), 1.0
+
+
+def _revised(n0, no, dn, others, walk, d, holders, alpha, beta, kappa):  # noqa: ANN001, ANN202
+    """AdaptiveRevision (McMahan & Streeter 2014) a walk at a time: rate from n' + 2 max(0, O G); n keeps squares."""
+    shrink = d * alpha / (beta + math.sqrt(n0 + no + dn + 2.0 * max(0.0, others * walk)) + _TINY)
+    part = no / (no + dn + _TINY)
+    return max(shrink, part), max(shrink, 1.0 - part)  # without this floor it is far worse
+
+
+def _trusted(n0, no, dn, others, walk, d, holders, alpha, beta, kappa):  # noqa: ANN001, ANN202
+    """Add, but go no further than the longer of two ways in one direction."""
+    if others * walk <= 0.0:
+        a = 1.0
+    else:
+        a = max(abs(others), abs(walk)) / abs(others + walk)
+    return a, a
+
+
+RULES: dict[str, Rule] = {
+    "add the differences": add,
+    "average": average,
+    "divide by holders of the row": _linear(_held, 0.0),
+    **{f"damped, kappa {kappa}": _linear(_damped, kappa) for kappa in (2, 4, 8, 16)},
+    "trust region": _linear(_trusted, 0.0),
+    "AdaptiveRevision": _linear(_revised, 0.0),
+    "DC-ASGD, lambda 4": _linear(_delayed, 4.0),
+    "Gaussian, kappa 4": _linear(_gauss, 4.0),
+    "shared way, kappa 4": _linear(_shared, 4.0),
+    "Gaussian, coupled x 0.5": _linear(_gauss, 0.5, coupled=True),
+    "shared way, coupled x 0.7": _linear(_shared, 0.7, coupled=True),
+    "shared way, coupled x 1": _linear(_shared, 1.0, coupled=True),
+}
+"""Every rule by the name it has in the tables."""
