@@ -157,9 +157,9 @@ def main(
 ) -> None:
     """Measure and print a table for RESULTS.md."""
     stay_on_loopback()
-    import ray  # noqa: PLC0415 - after stay_on_loopback, which it heeds when it is imported
+    import ray
 
-    from cluster.launch import local_ray_options  # noqa: PLC0415
+    from cluster.launch import local_ray_options
 
     counts = {"json": records, "arrow": arrow_records}
     calls = contestants({name for name in only.split(",") if name})

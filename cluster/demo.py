@@ -7,7 +7,6 @@ import shlex
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -46,22 +45,24 @@ def run_demo(pipeline_file: Path, console: Console, *, rate: int) -> JobResult:
         overrides = [f"source.bootstrap_servers={broker.bootstrap_servers}", f"records_max={RECORDS}"]
         pipeline = load_pipeline(pipeline_file, overrides)
         producing: list[subprocess.Popen[bytes]] = []
+        log = Path(folder) / "producer.log"
 
         def produce() -> None:
             """Start to produce when the workers stand, so that freshness is not the start-up's."""
-            producing.append(stack.enter_context(_producer(broker.bootstrap_servers, rate)))
+            producing.append(stack.enter_context(_producer(broker.bootstrap_servers, rate, log)))
             console.print(
                 f"producing {RECORDS:,} records at {rate:,}/s, learning as they come", highlight=False
             )
 
-        started_s = time.monotonic()
-        try:
-            return run_job(pipeline, console, on_ready=produce)
-        except JobError as error:
-            waited_s = time.monotonic() - started_s
-            codes = [process.poll() for process in producing]
-            msg = f"{error} (after {waited_s:.0f} s; the producer's exit code: {codes})"
-            raise JobError(msg) from error
+        def watch() -> None:
+            """A stream that nobody feeds any more would be waited for in vain."""
+            for process in producing:
+                if process.poll():
+                    said = log.read_text(errors="replace").split("\n")
+                    msg = f"the producer ended with code {process.returncode}: {' '.join(said[-3:]).strip()}"
+                    raise JobError(msg)
+
+        return run_job(pipeline, console, on_ready=produce, watch=watch)
 
 
 @contextlib.contextmanager
@@ -76,7 +77,7 @@ def _cleaned_up() -> Iterator[contextlib.ExitStack]:
 
 
 @contextlib.contextmanager
-def _producer(bootstrap_servers: str, rate: int) -> Iterator[subprocess.Popen[bytes]]:
+def _producer(bootstrap_servers: str, rate: int, log: Path) -> Iterator[subprocess.Popen[bytes]]:
     """`python -m jobs.produce` as a child that is ended with the block, or with us: it watches its standard input."""
     command = [
         sys.executable,
@@ -88,12 +89,14 @@ def _producer(bootstrap_servers: str, rate: int) -> Iterator[subprocess.Popen[by
         bootstrap_servers,
         "--until-stdin-closes",
     ]
-    process = subprocess.Popen(  # noqa: S603 - our own job
-        [*command, "--rate", str(rate)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.DEVNULL,
-        start_new_session=True,  # Ctrl-C in a terminal is for us; we end it
-    )
+    with log.open("wb") as output:  # not the terminal: its progress line would be drawn over ours
+        process = subprocess.Popen(  # noqa: S603 - our own job
+            [*command, "--rate", str(rate)],
+            stdin=subprocess.PIPE,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,  # Ctrl-C in a terminal is for us; we end it
+        )
     try:
         yield process
     finally:

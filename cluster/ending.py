@@ -26,8 +26,8 @@ def ending(*expected: type[Exception], silent: bool = False) -> Iterator[None]:
 
     SIGTERM (docker stop, systemd, kill) is the same as Ctrl-C. A child that its parent ends is `silent` about it.
     """
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, signal.default_int_handler)
+    in_main_thread = threading.current_thread() is threading.main_thread()
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler) if in_main_thread else None
     console = Console(stderr=True)
     try:
         yield
@@ -36,11 +36,14 @@ def ending(*expected: type[Exception], silent: bool = False) -> Iterator[None]:
         console.print(f"[bold red]error[/] {escape(str(error))}", highlight=False, soft_wrap=True)
         raise SystemExit(1) from None
     except KeyboardInterrupt:
-        if threading.current_thread() is threading.main_thread():
+        if in_main_thread:
             signal.signal(signal.SIGINT, signal.SIG_IGN)  # one more would end the interpreter while it closes
         if not silent:
             console.print("stopped", highlight=False)
         raise SystemExit(STOPPED) from None
+    finally:
+        if in_main_thread:
+            signal.signal(signal.SIGTERM, before)
 
 
 @contextlib.contextmanager

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 import time
 from contextlib import AbstractContextManager, ExitStack, contextmanager
@@ -18,7 +17,7 @@ from cluster.assembly import WorkerSpec
 from cluster.figures import Figures, metric_points
 from cluster.loopback import stay_on_loopback
 from cluster.models.registry import RunLog
-from cluster.progress import ProgressLine, number, shown_path, summary_table
+from cluster.progress import ProgressLine
 from cluster.streams.file_schema import infer_schema
 from cluster.streams.open import describe_source
 from cluster.supervise import ClusterPort, Supervisor
@@ -33,7 +32,7 @@ if TYPE_CHECKING:
     from actors.coordinator import Status
     from cluster.config import Pipeline
 
-__all__ = ["JobError", "JobResult", "run_job", "show_metrics", "show_result"]
+__all__ = ["JobError", "JobResult", "run_job"]
 
 _REGISTER_TIMEOUT_S = 120.0
 _MLFLOW_OPEN_TIMEOUT_S = 15.0
@@ -58,7 +57,12 @@ class JobResult:
 
 
 def run_job(
-    pipeline: Pipeline, console: Console, *, local: bool = False, on_ready: Callable[[], None] | None = None
+    pipeline: Pipeline,
+    console: Console,
+    *,
+    local: bool = False,
+    on_ready: Callable[[], None] = lambda: None,
+    watch: Callable[[], None] = lambda: None,
 ) -> JobResult:
     """Run a pipeline to its end.
 
@@ -67,6 +71,7 @@ def run_job(
         console: where progress goes.
         local: one worker over a `LocalStore` in this process instead of actors on Ray.
         on_ready: called once all actors stand and before the first record is read.
+        watch: called again and again while the job runs; what it raises ends the job.
 
     Raises:
         JobError: for everything that the user can mend, and for deaths of actors.
@@ -86,9 +91,8 @@ def run_job(
             with _started(pipeline, specs, console, local=local) as cluster:
                 with console.status("opening the MLflow run"):
                     log.wait_opened(_MLFLOW_OPEN_TIMEOUT_S)
-                if on_ready is not None:
-                    on_ready()
-                result = _supervise(cluster, pipeline, specs, log, console, name)
+                on_ready()
+                result = _supervise(cluster, pipeline, specs, log, console, name, watch)
             status = "FINISHED"
         finally:
             if pipeline.mlflow.enabled:
@@ -168,6 +172,7 @@ def _supervise(
     log: RunLog,
     console: Console,
     name: str,
+    watch: Callable[[], None],
 ) -> JobResult:
     started_s = time.monotonic()
     shown = logged = None
@@ -177,6 +182,7 @@ def _supervise(
 
         def on_status(status: Status) -> None:
             nonlocal shown, logged
+            watch()
             now_s = time.monotonic() - started_s
             progress.update(Figures.between(shown, status, now_s))
             shown = (status, now_s)
@@ -212,36 +218,3 @@ def _register(
                 highlight=False,
             )
             return None
-
-
-def show_result(result: JobResult, console: Console) -> None:
-    """Print the summary of a finished job."""
-    figures, status = result.figures, result.figures.status
-    rows = [
-        (
-            "records",
-            f"{status.records:,} read = {status.metrics.records:,} learnt + {status.dead:,} dead letters",
-        ),
-        ("time", f"{result.seconds:.1f} s, {status.records / result.seconds:,.0f} records/s"),
-        *[(name.replace("_", " "), number(value)) for name, value in figures.since_start.items()],
-    ]
-    if not math.isnan(figures.delay_p50_s):
-        rows.append(
-            ("produced to learnt", f"p50 {figures.delay_p50_s:.2f} s, p99 {figures.delay_p99_s:.2f} s")
-        )
-    rows += [
-        ("snapshot", shown_path(result.snapshot)),
-        ("model version", f"{result.model} v{result.version}" if result.version else "not registered"),
-        ("MLflow run", f"{result.name} ({result.run_id})" if result.run_id else "not recorded"),
-    ]
-    console.print()
-    console.print(summary_table(result.name, rows))
-
-
-def show_metrics(title: str, metrics: dict[str, float], console: Console) -> None:
-    """Print metrics by name."""
-    shown = [
-        (name.replace("_", " "), f"{value:,}" if isinstance(value, int) else number(value))
-        for name, value in metrics.items()
-    ]
-    console.print(summary_table(title, shown))

@@ -26,7 +26,7 @@ from actors.shard import ParameterShard
 from cluster.assembly import WorkerSpec, build_learner, build_worker
 from cluster.ending import uninterrupted
 from cluster.loopback import stay_on_loopback
-from cluster.remote import RayShards, RemoteCoordinator, answers_of, death
+from cluster.remote import RayShards, RemoteCoordinator, answers_of
 from cluster.store import ShardedStore
 from cluster.warm import warm_up
 
@@ -173,7 +173,7 @@ class RayCluster:
                 f"ask for fewer (cluster.shards, cluster.workers) or add nodes"
             )
             raise LaunchError(msg)
-        _raise_cause(ready)
+        answers_of(ready, timeout_s, "actor")
 
     def start(self) -> None:
         """Let the workers learn; returns at once."""
@@ -184,7 +184,7 @@ class RayCluster:
         done, self._runs = (
             ray.wait(self._runs, num_returns=len(self._runs), timeout=0) if self._runs else ([], [])
         )
-        _raise_cause(done)
+        answers_of(done, self._call_timeout_s, "worker")
 
     def snapshot(self) -> list[Any]:
         """Have every shard copy its rows; returns references once all copies are taken."""
@@ -242,13 +242,3 @@ def _init_ray(which: str, **options: Any) -> None:
 def _load_kernels(_actor: object) -> None:
     """Runs in an actor's process: loading compiled kernels takes half a second there, better now than in the stream."""
     warm_up()
-
-
-def _raise_cause(references: list[Any]) -> None:
-    """Raise what a finished call raised, as the exception that it was in the actor's process."""
-    try:
-        ray.get(references)
-    except ray.exceptions.RayTaskError as error:
-        raise error.cause from error
-    except ray.exceptions.RayActorError as error:
-        raise LaunchError(death(error)) from error

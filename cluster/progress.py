@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import math
-from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
-from rich.markup import escape
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
-from rich.table import Table
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -17,7 +14,7 @@ if TYPE_CHECKING:
 
     from cluster.figures import Figures
 
-__all__ = ["ProgressLine", "number", "shown_path", "summary_table"]
+__all__ = ["ProgressLine", "number"]
 
 _PLAIN_INTERVAL_S = 2.0
 
@@ -25,11 +22,6 @@ _PLAIN_INTERVAL_S = 2.0
 def number(value: float, digits: int = 4) -> str:
     """A figure for people: fixed digits, and a dash where it is undefined."""
     return "-" if math.isnan(value) else f"{value:.{digits}f}"
-
-
-def shown_path(path: Path) -> str:
-    """A path as a person would type it: relative to the working folder where it lies below it."""
-    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
 
 
 class ProgressLine:
@@ -83,20 +75,3 @@ def _line(figures: Figures) -> str:
     if status.dead:
         parts.append(f"dead {status.dead:,}")
     return "  ".join(parts)
-
-
-def summary_table(title: str, rows: list[tuple[str, str]]) -> Table:
-    """A two-column table of names and figures."""
-    table = Table(
-        title=escape(title),
-        title_style="bold",
-        title_justify="left",
-        show_header=False,
-        box=None,
-        padding=(0, 2),
-    )
-    table.add_column(style="dim")
-    table.add_column(overflow="fold")
-    for name, value in rows:
-        table.add_row(name, escape(value))
-    return table

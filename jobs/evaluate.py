@@ -12,7 +12,8 @@ from rich.console import Console
 from cluster.config import PipelineError
 from cluster.ending import ending
 from cluster.evaluate import Evaluation, evaluate
-from cluster.job import JobError, show_metrics
+from cluster.job import JobError
+from cluster.summary import show_metrics
 
 NAMES = typer.Option(help="Comma-separated column names.")
 

@@ -10,7 +10,8 @@ from rich.console import Console
 
 from cluster.config import PipelineError, load_pipeline
 from cluster.ending import ending
-from cluster.job import JobError, run_job, show_result
+from cluster.job import JobError, run_job
+from cluster.summary import show_result
 
 
 def main(

@@ -1,0 +1,73 @@
+"""What a finished job says on the terminal."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.table import Table
+
+from cluster.progress import number
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from cluster.job import JobResult
+
+__all__ = ["show_metrics", "show_result"]
+
+
+def show_result(result: JobResult, console: Console) -> None:
+    """Print the summary of a finished job."""
+    figures, status = result.figures, result.figures.status
+    rows = [
+        (
+            "records",
+            f"{status.records:,} read = {status.metrics.records:,} learnt + {status.dead:,} dead letters",
+        ),
+        ("time", f"{result.seconds:.1f} s, {status.records / result.seconds:,.0f} records/s"),
+        *[(name.replace("_", " "), number(value)) for name, value in figures.since_start.items()],
+    ]
+    if not math.isnan(figures.delay_p50_s):
+        rows.append(
+            ("produced to learnt", f"p50 {figures.delay_p50_s:.2f} s, p99 {figures.delay_p99_s:.2f} s")
+        )
+    rows += [
+        ("snapshot", _shown_path(result.snapshot)),
+        ("model version", f"{result.model} v{result.version}" if result.version else "not registered"),
+        ("MLflow run", f"{result.name} ({result.run_id})" if result.run_id else "not recorded"),
+    ]
+    console.print()
+    console.print(_summary_table(result.name, rows))
+
+
+def show_metrics(title: str, metrics: dict[str, float], console: Console) -> None:
+    """Print metrics by name."""
+    shown = [
+        (name.replace("_", " "), f"{value:,}" if isinstance(value, int) else number(value))
+        for name, value in metrics.items()
+    ]
+    console.print(_summary_table(title, shown))
+
+
+def _shown_path(path: Path) -> str:
+    """A path as a person would type it: relative to the working folder where it lies below it."""
+    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
+
+
+def _summary_table(title: str, rows: list[tuple[str, str]]) -> Table:
+    """A two-column table of names and figures."""
+    table = Table(
+        title=escape(title),
+        title_style="bold",
+        title_justify="left",
+        show_header=False,
+        box=None,
+        padding=(0, 2),
+    )
+    table.add_column(style="dim")
+    table.add_column(overflow="fold")
+    for name, value in rows:
+        table.add_row(name, escape(value))
+    return table
