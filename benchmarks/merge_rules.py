@@ -116,7 +116,7 @@ def coupling(
 
 
 def _linear(share: Any, kappa: float, *, coupled: bool = False) -> Rule:
-    """The rule whose (a, b) are share(n0, no, dn, O, G, D, holders, alpha, beta, kappa); D = (beta + sqrt(n')) / alpha."""
+    """The rule of a, b = share(n0, no, dn, O, G, D, holders, alpha, beta, kappa); D = (beta + sqrt(n')) / alpha."""
     share = njit(error_model="numpy")(share)
 
     @njit(error_model="numpy")
@@ -203,10 +203,7 @@ def _revised(n0, no, dn, others, walk, d, holders, alpha, beta, kappa):  # noqa:
 
 def _trusted(n0, no, dn, others, walk, d, holders, alpha, beta, kappa):  # noqa: ANN001, ANN202
     """Add, but go no further than the longer of two ways in one direction."""
-    if others * walk <= 0.0:
-        a = 1.0
-    else:
-        a = max(abs(others), abs(walk)) / abs(others + walk)
+    a = 1.0 if others * walk <= 0.0 else max(abs(others), abs(walk)) / abs(others + walk)
     return a, a
 
 

@@ -40,7 +40,7 @@ def show_result(result: JobResult, console: Console) -> None:
         ("MLflow run", f"{result.name} ({result.run_id})" if result.run_id else "not recorded"),
     ]
     console.print()
-    console.print(_summary_table(result.name, rows))
+    _print_table(result.name, rows, console)
 
 
 def show_metrics(title: str, metrics: dict[str, float], console: Console) -> None:
@@ -49,7 +49,7 @@ def show_metrics(title: str, metrics: dict[str, float], console: Console) -> Non
         (name.replace("_", " "), f"{value:,}" if isinstance(value, int) else number(value))
         for name, value in metrics.items()
     ]
-    console.print(_summary_table(title, shown))
+    _print_table(title, shown, console)
 
 
 def _shown_path(path: Path) -> str:
@@ -57,18 +57,12 @@ def _shown_path(path: Path) -> str:
     return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
 
 
-def _summary_table(title: str, rows: list[tuple[str, str]]) -> Table:
-    """A two-column table of names and figures."""
-    table = Table(
-        title=escape(title),
-        title_style="bold",
-        title_justify="left",
-        show_header=False,
-        box=None,
-        padding=(0, 2),
-    )
+def _print_table(title: str, rows: list[tuple[str, str]], console: Console) -> None:
+    """A title, and below it two columns of names and figures."""
+    table = Table(show_header=False, box=None, padding=(0, 2))
     table.add_column(style="dim")
     table.add_column(overflow="fold")
     for name, value in rows:
         table.add_row(name, escape(value))
-    return table
+    console.print(f"[bold]{escape(title)}[/]", highlight=False, soft_wrap=True)
+    console.print(table)

@@ -8,18 +8,22 @@ import json
 import os
 import socket
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import orjson
 import pyarrow as pa
 import pytest
+import typer
 from kafka import KafkaProducer
 from rich.console import Console
 
 from cluster.broker import Broker
 from cluster.config import Pipeline, build_pipeline
 from cluster.job import JobResult, run_job
+from jobs.evaluate import main as evaluate
+from jobs.train import main as train
 from tests.cluster.commands import run
 from tests.cluster.topics import arrow_message, consume, records
 
@@ -62,13 +66,13 @@ BAD: dict[str, tuple[bytes | None, str]] = {
     "huge": (b'{"features": {"a": "' + b"x" * HUGE_BYTES + b'"}, "label": 1}', "message_bytes_max"),
     "Arrow garbage": (b"\xff\xff\xff\xff" + b"garbage" * 9, "Arrow"),
     "Arrow cut short": (arrow_message(GOOD[:5])[:-40], "Arrow"),
-    "Arrow without label": (arrow({"price": [1.0]}), '"label" is missing'),
+    "Arrow without label": (arrow({"price": [1.0]}), 'no column "label"'),
 }
-ARROW_ROWS = {
+ARROW_ROWS: dict[str, list[float | None]] = {
     "label": [1.0, float("nan"), 0.0, 2.0, None, 1.0, 0.0],
     "price": [1.0, 1.0, float("inf"), 1.0, 1.0, float("nan"), 2.0],
 }
-ARROW_BAD = {1: '"label"', 2: "'price'", 3: '"label"', 4: '"label"'}  # NaN in a feature column means missing
+ARROW_BAD = {1: '"label"', 2: "'price'", 3: '"label"', 4: '"label"', 5: "'price'"}
 
 
 @pytest.fixture(scope="module")
@@ -83,7 +87,8 @@ def topic(broker: Broker) -> tuple[str, dict[str, str], int]:
         partition = i % 2
         for row in GOOD[8 * i : 8 * i + 4]:
             producer.send(name, orjson.dumps(row), partition=partition)
-        place = f"{name}[{partition}]@{producer.send(name, value, partition=partition).get(30).offset}"
+        offset = producer.send(name, value, key=b"k", partition=partition).get(30).offset
+        place = f"{name}[{partition}]@{offset}"
         producer.send(name, orjson.dumps(GOOD[8 * i + 4]), partition=partition)
         sent += 5
         if reason:
@@ -190,6 +195,19 @@ KAFKA = (
 )
 
 
+def refuses(capfd: pytest.CaptureFixture[str], main: Any, *arguments: object) -> str:
+    """As `fails`, in this process: for the many mistakes that are found before anything is started."""
+    application = typer.Typer()
+    application.command()(main)
+    with pytest.raises(SystemExit) as ended:
+        application([str(argument) for argument in arguments])
+    err = capfd.readouterr().err
+    assert ended.value.code == 1
+    assert len(err.strip().splitlines()) == 1, err
+    assert err.startswith("error ")
+    return err
+
+
 @pytest.mark.parametrize(
     ("text", "overrides", "words"),
     [
@@ -214,23 +232,9 @@ KAFKA = (
 )
 def test_a_pipeline_that_cannot_be_used_is_a_sentence(tmp_path, capfd, text, overrides, words):
     """Typing mistakes in the file or after --set: which key, what was expected, what came; before anything starts."""
-    import sys
-
-    import typer
-
-    from jobs.train import main
-
     path = tmp_path / "p.yaml"
     path.write_text(text.replace("{{", "{").replace("}}", "}").replace("{topic}", "t").replace("{port}", "1"))
-    application = typer.Typer()
-    application.command()(main)
-    arguments = [str(path), *(part for override in overrides for part in ("--set", override))]
-    with pytest.raises(SystemExit) as ended:
-        application(arguments)
-    sys.stderr.flush()
-    assert ended.value.code == 1
-    err = capfd.readouterr().err
-    assert len(err.strip().splitlines()) == 1, err
+    err = refuses(capfd, train, path, *(part for override in overrides for part in ("--set", override)))
     for word in words:
         assert word in err
 
@@ -240,11 +244,10 @@ def test_a_missing_pipeline_file_is_a_sentence(tmp_path: Path) -> None:
     assert "nope.yaml cannot be read: No such file" in fails(tmp_path, "jobs.train", "nope.yaml")
 
 
-@pytest.mark.parametrize("local", [["--local"], []])
-def test_an_unknown_topic_is_a_sentence(broker: Broker, tmp_path: Path, local: list[str]) -> None:
+def test_an_unknown_topic_is_a_sentence(broker: Broker, tmp_path: Path) -> None:
     """The topic's name is misspelt; nothing is created, no Ray is started."""
     (tmp_path / "p.yaml").write_text(KAFKA.format(topic="no-such", port=broker.port))
-    sentence = fails(tmp_path, "jobs.train", "p.yaml", *local)
+    sentence = fails(tmp_path, "jobs.train", "p.yaml")
     assert "has no topic 'no-such'" in sentence
     assert "jobs.produce" in sentence
     assert not (tmp_path / "mlruns").exists()
@@ -255,11 +258,13 @@ def test_no_broker_is_a_sentence_in_bounded_time(tmp_path: Path, free_port: int)
     """Kafka has not been started, or the address is wrong: train and produce say so."""
     (tmp_path / "p.yaml").write_text(KAFKA.format(topic="t", port=free_port))
     (tmp_path / "a.csv").write_text("x,y\n1,0\n2,1\n")
-    for command in (
+    commands = (
         ("jobs.train", "p.yaml"),
         ("jobs.produce", "a.csv", "t", "--bootstrap-servers", f"127.0.0.1:{free_port}"),
-    ):
-        sentence = fails(tmp_path, *command)
+    )
+    with ThreadPoolExecutor() as side_by_side:  # each waits ten seconds
+        sentences = list(side_by_side.map(lambda command: fails(tmp_path, *command), commands))
+    for sentence in sentences:
         assert f"no Kafka broker answered at 127.0.0.1:{free_port} within 10 s" in sentence
         assert "python -m jobs.broker" in sentence
 
@@ -290,13 +295,25 @@ FILES = {
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_a_file_that_cannot_be_learnt_is_a_sentence(tmp_path: Path, name: str) -> None:
+def test_a_file_that_cannot_be_learnt_is_a_sentence(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], name: str
+) -> None:
     """Wrong kind of file, empty, torn, or no usable label: what was expected, what came, and the nearest name."""
     content, words = FILES[name]
     (tmp_path / name).write_bytes(content)
-    sentence = fails(tmp_path, "jobs.evaluate", name, "--label", "click")
+    sentence = refuses(capfd, evaluate, tmp_path / name, "--label", "click")
     for word in words:
         assert word in sentence
+
+
+def test_evaluate_and_produce_refuse_a_file_in_the_same_words(tmp_path: Path) -> None:
+    """The real command lines: the label is misspelt."""
+    (tmp_path / "a.csv").write_text("x,clicks\n1,0\n")
+    evaluated = fails(tmp_path, "jobs.evaluate", "a.csv", "--label", "click")
+    produced = fails(tmp_path, "jobs.produce", "a.csv", "topic", "--label", "click")
+    assert evaluated == produced
+    assert "no column 'click'" in evaluated
+    assert "did you mean 'clicks'?" in evaluated
 
 
 # Secrets ---------------------------------------------------------------------------------------------
