@@ -8,8 +8,8 @@ Messages in:
 Messages out: none.
 
 A shard never sees records. What it hands out for a pull it keeps as that worker's *base* until the push comes, so a
-push carries only the end rows under the pull's batch id, no keys. A push of a batch id that was applied before is
-answered and dropped; one of any other id is refused.
+push carries only the end rows and the walk's coupling under the pull's batch id, no keys. A push of a batch id that
+was applied before is answered and dropped; one of any other id is refused.
 """
 
 from __future__ import annotations
@@ -60,10 +60,10 @@ class ParameterShard:
     def exchange(
         self,
         worker: int,
-        push: tuple[BatchId, NDArray[np.float32]] | None,
+        push: tuple[BatchId, NDArray[np.float32], float] | None,
         pull: tuple[BatchId, NDArray[np.uint64]] | None,
     ) -> NDArray[np.float32]:
-        """Apply `push` = (batch id, end rows f32 (k, width)), then answer `pull` = (batch id, distinct keys u64).
+        """Apply `push` = (batch id, end rows f32 (k, width), coupling), then answer `pull` = (batch id, keys u64).
 
         Returns:
             f32 (keys, width): the present rows of the pulled keys, in their order; empty without a pull.
@@ -83,7 +83,7 @@ class ParameterShard:
         self._tickets[worker] = _Ticket(batch_id, at, base)
         return base
 
-    def _apply(self, worker: int, batch_id: BatchId, end: NDArray[np.float32]) -> None:
+    def _apply(self, worker: int, batch_id: BatchId, end: NDArray[np.float32], coupling: float) -> None:
         if self._applied.get(worker) == batch_id:
             self._repeats += 1
             return
@@ -96,7 +96,8 @@ class ParameterShard:
             )
             raise StalePushError(msg)
         bias = int(self._table.find(np.array([BIAS_KEY], np.uint64))[0])
-        self._moved_rows += self._learner.merge(self._table.rows, ticket.at, ticket.base, end.copy(), bias)
+        rows = self._table.rows
+        self._moved_rows += self._learner.merge(rows, ticket.at, ticket.base, end.copy(), bias, coupling)
         self._applied[worker] = batch_id
         self._pushes += 1
         del self._tickets[worker]

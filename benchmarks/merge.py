@@ -25,7 +25,7 @@ import numpy as np
 import typer
 
 from benchmarks.measure import machine
-from benchmarks.merge_rules import RULES, Push, coupling
+from benchmarks.merge_rules import RULES, Push
 from cluster.config import build_pipeline
 from cluster.streams.open import open_source
 from learning.batch import Batch, BatchId
@@ -167,7 +167,7 @@ def simulate(stream: Stream, ftrl: Ftrl, rule: Rule, workers: int, size: int, or
             base = rows[at]
             end = base.copy()
             out.append(ftrl.learn(end, grouped.index, grouped.bias, batch))
-            coupled = coupling(ftrl, base, end, grouped.index, grouped.bias, batch)
+            coupled = ftrl.coupling(base, end, grouped.index, grouped.bias, batch)
             opened.append((base, end, coupled, done[at]))
             holds[at] += 1
         base, end, coupled, before = opened[m]
@@ -182,7 +182,7 @@ def simulate(stream: Stream, ftrl: Ftrl, rule: Rule, workers: int, size: int, or
 
 def product(rows: NDArray[np.float32], push: Push, bias: int, ftrl: Ftrl) -> None:
     """The rule that the shards apply."""
-    ftrl.merge(rows, push.at, push.base, push.end, bias)
+    ftrl.merge(rows, push.at, push.base, push.end, bias, push.coupling)
 
 
 def table(stream: Stream, ftrl: Ftrl, order: str, title: str) -> None:

@@ -24,10 +24,9 @@ from numba import njit
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from learning.batch import Batch
     from learning.ftrl import Ftrl
 
-__all__ = ["RULES", "Push", "coupling"]
+__all__ = ["RULES", "Push"]
 
 _TINY = 1e-30
 
@@ -60,59 +59,6 @@ def _weight(z, n, alpha, beta, l1, l2):  # noqa: ANN001, ANN202
 @njit(error_model="numpy")
 def _lift(z, n, n_new, alpha, beta, l1, l2):  # noqa: ANN001, ANN202
     return z - _weight(z, n, alpha, beta, l1, l2) * (math.sqrt(n_new) - math.sqrt(n)) / alpha
-
-
-@njit(error_model="numpy")
-def _coupling(base, end, index, bias, values, offsets, alpha, beta, l1, l2, stride, seen):  # noqa: ANN001, ANN202
-    records = len(offsets) - 1
-    for i in range(0, records, stride):
-        for j in range(offsets[i], offsets[i + 1]):
-            seen[index[j]] = min(seen[index[j]] + 1, 2)
-    joint = single = 0.0
-    bias_w = _weight(np.float64(end[bias, 0]), end[bias, 1], alpha, beta, 0.0, l2)
-    bias_way = bias_w - _weight(np.float64(base[bias, 0]), base[bias, 1], alpha, beta, 0.0, l2)
-    for i in range(0, records, stride):
-        logit, way, squares = bias_w, bias_way, bias_way * bias_way
-        for j in range(offsets[i], offsets[i + 1]):
-            row = index[j]
-            w = _weight(np.float64(end[row, 0]), end[row, 1], alpha, beta, l1, l2)
-            logit += w * values[j]
-            if seen[row] == 2:
-                w0 = _weight(np.float64(base[row, 0]), base[row, 1], alpha, beta, l1, l2)
-                step = (w - w0) * values[j]
-                way += step
-                squares += step * step
-        p = 1.0 / (1.0 + math.exp(-min(max(logit, -35.0), 35.0)))
-        joint += p * (1.0 - p) * way * way
-        single += p * (1.0 - p) * squares
-    return joint / single if single > 0.0 else 1.0
-
-
-def coupling(
-    ftrl: Ftrl,
-    base: NDArray[np.float32],
-    end: NDArray[np.float32],
-    index: NDArray[np.int64],
-    bias: int,
-    batch: Batch,
-    *,
-    records_max: int = 64,
-) -> float:
-    """How much more curvature a walk meets than its coordinates would alone: a Rayleigh quotient, at least 1.
-
-    With D = w(end) - w(base) and q = p (1 - p), over an evenly spaced sample of the batch's records:
-
-        sum_t q_t (x_t . D)^2 / sum_t q_t sum_i (x_ti D_i)^2
-
-    Coordinates that came once in the sample are left out: their step points along their own record, so they would
-    tell of that record and not of those that other workers learnt.
-    """
-    stride = max(1, len(batch) // records_max)
-    seen = np.zeros(len(base), np.int8)
-    found = _coupling(
-        base, end, index, bias, batch.values, batch.offsets, ftrl.alpha, ftrl.beta, ftrl.l1, ftrl.l2, stride, seen
-    )  # fmt: skip
-    return float(max(1.0, found))
 
 
 def _linear(share: Any, kappa: float, *, coupled: bool = False) -> Rule:

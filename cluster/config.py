@@ -103,8 +103,8 @@ class FtrlLearnerConfig(_Section):
     beta: Annotated[float, Field(ge=0)] = 1.0
     l1: Annotated[float, Field(ge=0)] = 0.0
     l2: Annotated[float, Field(ge=0)] = 0.0
-    kappa: Annotated[float, Field(ge=0)] = 8.0
-    """Damping of the merge when several workers walk the same key; no effect with one worker."""
+    kappa: Annotated[float, Field(ge=0)] = 1.0
+    """Walks of several workers over the same key: 0 adds them, more averages them sooner. One worker: no effect."""
 
 
 class ClusterConfig(_Section):

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from learning.batch import Batch, BatchId
     from learning.ftrl import Ftrl
 
-    Push = tuple[BatchId, NDArray[np.float32]]
+    Push = tuple[BatchId, NDArray[np.float32], float]
     Pull = tuple[BatchId, NDArray[np.uint64]]
 
 __all__ = ["LocalStore", "ShardTransport", "ShardedStore"]
@@ -86,10 +86,11 @@ class ShardedStore:
     def __init__(self, worker: int, shards: ShardTransport, learner: Ftrl) -> None:
         self._worker = worker
         self._shards = shards
-        self._width = learner.width
+        self._learner = learner
         self._grouper = KeyGrouper(len(shards))
-        self._open: tuple[BatchId, GroupedKeys, list[Any]] | None = None
-        self._pending: tuple[BatchId, list[NDArray[np.float32]]] | None = None
+        self._open: tuple[Batch, GroupedKeys, list[Any]] | None = None
+        self._learning: tuple[Batch, NDArray[np.float32]] | None = None
+        self._pending: list[Push] | None = None
         self._bounds: NDArray[np.int64] = np.zeros(len(shards) + 1, np.int64)
 
     def pull(self, batch: Batch) -> None:
@@ -97,24 +98,28 @@ class ShardedStore:
         grouped = self._grouper.group(batch.keys)
         keys = [grouped.keys[a:b] for a, b in zip(grouped.bounds[:-1], grouped.bounds[1:], strict=True)]
         refs = self._exchange([(batch.batch_id, part) for part in keys])
-        self._open = (batch.batch_id, grouped, refs)
+        self._open = (batch, grouped, refs)
 
     def wait(self) -> Pulled:
         """The pulled rows, joined in the order of the grouped keys; acknowledges the push before."""
         if self._open is None:
             msg = "expected a pull before wait"
             raise StoreError(msg)
-        batch_id, grouped, refs = self._open
+        batch, grouped, refs = self._open
         self._open = None
-        rows = np.empty((len(grouped.keys), self._width), np.float32)
+        rows = np.empty((len(grouped.keys), self._learner.width), np.float32)
         np.concatenate(self._shards.gather(refs), out=rows)
-        self._bounds = grouped.bounds
-        return Pulled(batch_id, rows, grouped.index, grouped.bias)
+        self._bounds, self._learning = grouped.bounds, (batch, rows.copy())
+        return Pulled(batch.batch_id, rows, grouped.index, grouped.bias)
 
     def push(self, pulled: Pulled) -> None:
-        """Keep the rows for the next call to the shards."""
+        """Keep the rows, and how strongly their walk is coupled, for the next call to the shards."""
+        if self._learning is None:
+            raise StoreError("expected a wait before push")
+        (batch, base), self._learning = self._learning, None
+        coupling = self._learner.coupling(base, pulled.rows, pulled.index, pulled.bias, batch)
         bounds = zip(self._bounds[:-1], self._bounds[1:], strict=True)
-        self._pending = (pulled.batch_id, [pulled.rows[a:b] for a, b in bounds])
+        self._pending = [(pulled.batch_id, pulled.rows[a:b], coupling) for a, b in bounds]
 
     def flush(self) -> None:
         """Send a push that is still held back, and wait for the shards."""
@@ -122,10 +127,8 @@ class ShardedStore:
             self._shards.gather(self._exchange([None] * len(self._shards)))
 
     def _exchange(self, pulls: list[Pull | None]) -> list[Any]:
-        push, self._pending = self._pending, None
-        pushes: list[Push | None] = (
-            [None] * len(self._shards) if push is None else [(push[0], part) for part in push[1]]
-        )
+        pending, self._pending = self._pending, None
+        pushes: list[Push | None] = [None] * len(self._shards) if pending is None else [*pending]
         return [
             self._shards.exchange(shard, self._worker, sent, pull)
             for shard, (sent, pull) in enumerate(zip(pushes, pulls, strict=True))

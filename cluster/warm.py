@@ -31,4 +31,5 @@ def warm_up() -> None:
     metrics.update(learner.learn(pulled.rows, pulled.index, pulled.bias, batch), batch.labels)
     shard, keys = ParameterShard(0, learner), KeyGrouper(1).group(batch.keys).keys
     rows = shard.exchange(0, None, (BatchId(0, 0, 2), keys))
-    shard.exchange(0, (BatchId(0, 0, 2), rows), None)
+    coupling = learner.coupling(pulled.rows, pulled.rows, pulled.index, pulled.bias, batch)
+    shard.exchange(0, (BatchId(0, 0, 2), rows, coupling), None)

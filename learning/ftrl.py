@@ -23,6 +23,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numba import njit
 
+from learning.merge import merge_walks, walk_coupling
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
@@ -123,42 +125,18 @@ def _predict(rows, index, bias, values, offsets, inverse_alpha, beta, l1, l2, ou
         out[i] = _sigmoid(logit)
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
-def _merge(rows, at, base, end, bias, alpha, beta, l1, l2, kappa):  # noqa: ANN001, ANN202
-    """Merge walks base -> end into rows[at]; returns how many rows others had moved since the pull."""
-    moved = 0
-    for k in range(len(at)):
-        row = at[k]
-        z, n = np.float64(rows[row, 0]), np.float64(rows[row, 1])
-        z0, n0 = np.float64(base[k, 0]), np.float64(base[k, 1])
-        if z == z0 and n == n0:
-            rows[row, 0], rows[row, 1] = end[k, 0], end[k, 1]
-            continue
-        moved += 1
-        threshold = 0.0 if row == bias else l1
-        zk, nk = np.float64(end[k, 0]), np.float64(end[k, 1])
-        walk_n = nk - n0
-        w0 = _weight(z0, math.sqrt(n0), 1.0 / alpha, beta, threshold, l2)
-        walk_z = zk - (z0 - w0 * (math.sqrt(nk) - math.sqrt(n0)) / alpha)
-        others = max(0.0, n - n0) * alpha / (beta + math.sqrt(n)) if n > 0 else 0.0
-        w = _weight(z, math.sqrt(n), 1.0 / alpha, beta, threshold, l2)
-        z = z - w * (math.sqrt(n + walk_n) - math.sqrt(n)) / alpha + math.exp(-kappa * others) * walk_z
-        rows[row, 0], rows[row, 1] = _stored(z), _stored(n + walk_n)
-    return moved
-
-
 @dataclass(frozen=True, slots=True)
 class Ftrl:
-    """The FTRL learner: its parameters, and the three things that can be done with rows of (z, n).
+    """The FTRL learner: its parameters, and what can be done with rows of (z, n).
 
-    `alpha` > 0 learning rate, `beta` >= 0, `l1`, `l2` >= 0 regularisation, `kappa` >= 0 damping of the merge.
+    `alpha` > 0 learning rate, `beta` >= 0, `l1`, `l2` >= 0 regularisation, `kappa` >= 0 strength of the merge.
     """
 
     alpha: float = 0.1
     beta: float = 1.0
     l1: float = 0.0
     l2: float = 0.0
-    kappa: float = 8.0
+    kappa: float = 1.0
 
     width = 2
     label_min = 0.0
@@ -205,14 +183,27 @@ class Ftrl:
         base: NDArray[np.float32],
         end: NDArray[np.float32],
         bias: int,
+        coupling: float,
     ) -> int:
         """Merge a worker's walks from `base` to `end` (f32 (k, 2)) into rows[at]; returns how many had moved.
 
-        A row that nobody touched since the pull becomes `end` exactly. Otherwise the walk is damped by how far
-        others have gone meanwhile (curvature-damped merge): with w0 = w(z0, n0), dn = nk - n0,
-
-            G = zk - (z0 - w0 (sqrt(nk) - sqrt(n0)) / alpha)
-            s = kappa (n - n0) alpha / (beta + sqrt(n))
-            z <- z - w(z, n) (sqrt(n + dn) - sqrt(n)) / alpha + exp(-s) G;   n <- n + dn
+        A row that nobody touched since the pull becomes `end` exactly. Otherwise short walks are added, long ones
+        averaged: see learning/merge.py. `coupling` is what `coupling` found for the whole walk.
         """
-        return int(_merge(rows, at, base, end, bias, self.alpha, self.beta, self.l1, self.l2, self.kappa))
+        strength = self.kappa * coupling
+        return int(merge_walks(rows, at, base, end, bias, self.alpha, self.beta, self.l1, self.l2, strength))
+
+    def coupling(
+        self,
+        base: NDArray[np.float32],
+        end: NDArray[np.float32],
+        index: NDArray[np.int64],
+        bias: int,
+        batch: Batch,
+    ) -> float:
+        """How strongly the coordinates of a walk move together, at least 1: what a merge elsewhere has to know."""
+        return float(
+            walk_coupling(
+                base, end, index, bias, batch.values, batch.offsets, self.alpha, self.beta, self.l1, self.l2
+            )
+        )
