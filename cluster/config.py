@@ -1,8 +1,9 @@
 """The pipeline file: one YAML mapping that says what is learnt, from where, and on how many shards and workers.
 
 Values are composed once, in this order: defaults < file < `--set a.b=c`. Unknown and mistyped keys are errors that
-name the nearest valid key. The environment is used only for addresses and secrets: `${NAME}` inside a string value
-of the file is replaced by that variable when the value is used, so the recorded pipeline never holds the secret.
+name the nearest valid key. The environment is used only for addresses and secrets: `${NAME}` in
+`source.bootstrap_servers`, `source.options` and `mlflow.tracking_uri` is replaced by that variable when a connection
+is made, so the recorded pipeline never holds the secret.
 """
 
 from __future__ import annotations

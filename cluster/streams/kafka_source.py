@@ -6,7 +6,7 @@ fetching, decoding and the caller's learning overlap; the kernels of all three r
 Order. A bounded stream (each partition has an end offset) is cut on a fixed grid of `batch_records` and read round
 robin over the partitions in ascending order, whatever the timing of polls; `after_partition` continues a round that
 was interrupted. A live stream gives what is there: a short batch is only cut while the caller has nothing else to do.
-Not guaranteed: a live stream's cuts and turns are different in a second run; the journal of BatchIds records them.
+Not guaranteed: a live stream's cuts and turns are different in a second run; nothing records them yet.
 """
 
 from __future__ import annotations
