@@ -55,7 +55,8 @@ class ModelFilesError(Exception):
 class ModelState:
     """All that a learner knows, and the place in the stream up to which it has learnt.
 
-    `offsets` are the next offsets per partition; `records` were read (learnt or dead-lettered); `arrays` are those of LAYOUTS.
+    `offsets` are the next offsets per partition; `records` were read (learnt or dead-lettered); `arrays` are those of
+    LAYOUTS.
     """
 
     pipeline: dict[str, Any]
