@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from learning.batch import Batch
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from learning.batch import TextColumn
+    from learning.batch import BatchId, TextColumn
 
 __all__ = ["Refusal", "Rows", "gather"]
 
@@ -38,6 +40,24 @@ class Rows:
     times_s: NDArray[np.float64]
     message: NDArray[np.int64]
     ids: TextColumn | None
+
+    def batch(
+        self, batch_id: BatchId, produced_s: NDArray[np.float64], positions: NDArray[np.int64]
+    ) -> Batch:
+        """The records as a Batch; `produced_s` and `positions` are their messages', a value a record."""
+        return Batch(
+            batch_id=batch_id,
+            keys=self.keys,
+            values=self.values,
+            numeric=self.numeric,
+            offsets=self.offsets,
+            labels=self.labels,
+            weights=self.weights,
+            event_times_s=self.times_s,
+            produced_s=produced_s,
+            positions=positions,
+            ids=self.ids,
+        )
 
 
 def gather(starts: NDArray[Any], counts: NDArray[Any]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

@@ -98,19 +98,7 @@ class Decoder:
 
     def _batch(self, rows: Rows, messages: Messages, start: int, batch_id: BatchId) -> Batch:
         source = rows.message + start
-        return Batch(
-            batch_id=batch_id,
-            keys=rows.keys,
-            values=rows.values,
-            numeric=rows.numeric,
-            offsets=rows.offsets,
-            labels=rows.labels,
-            weights=rows.weights,
-            event_times_s=rows.times_s,
-            produced_s=messages.produced_s[source],
-            positions=messages.offsets[source],
-            ids=rows.ids,
-        )
+        return rows.batch(batch_id, messages.produced_s[source], messages.offsets[source])
 
     def _dead_letter(self, refusal: Refusal, messages: Messages, start: int) -> DeadLetter:
         offset = int(messages.offsets[start + refusal.message])

@@ -135,16 +135,5 @@ def _messages(features: pd.DataFrame) -> list[bytes]:
 
 
 def _batch(rows: Rows) -> Batch:
-    unknown_s = np.full(len(rows.labels), np.nan)
-    return Batch(
-        batch_id=BatchId(0, 0, len(rows.labels)),
-        keys=rows.keys,
-        values=rows.values,
-        numeric=rows.numeric,
-        offsets=rows.offsets,
-        labels=rows.labels,
-        weights=rows.weights,
-        event_times_s=rows.times_s,
-        produced_s=unknown_s,
-        positions=rows.message,
-    )
+    records = len(rows.labels)
+    return rows.batch(BatchId(0, 0, records), np.full(records, np.nan), rows.message)
