@@ -84,7 +84,7 @@ def batches(count: int) -> list[Batch]:
                 BatchId(0, first, part.stop),
                 keys[part].ravel(),
                 values[part].ravel(),
-                np.zeros(n * FEATURES, np.bool_),
+                np.zeros(n * FEATURES, np.uint8),
                 np.arange(n + 1, dtype=np.int64) * FEATURES,
                 labels[part],
                 np.ones(n, np.float32),

@@ -94,7 +94,7 @@ def _part(batch: Batch, first: int, last: int) -> Batch:
         batch_id=BatchId(0, first, last),
         keys=batch.keys[entries],
         values=batch.values[entries],
-        numeric=batch.numeric[entries],
+        kinds=batch.kinds[entries],
         offsets=batch.offsets[first : last + 1] - batch.offsets[first],
         **{name: getattr(batch, name)[records] for name in RECORD_COLUMNS},
     )
@@ -112,7 +112,7 @@ def zipf_stream(count: int, seed: int = 1) -> Stream:
     offsets = np.arange(count + 1, dtype=np.int64) * COLUMNS
     return Stream(
         Batch(
-            BatchId(0, 0, count), keys, ones, np.zeros(len(keys), np.bool_), offsets, labels,
+            BatchId(0, 0, count), keys, ones, np.zeros(len(keys), np.uint8), offsets, labels,
             np.ones(count, np.float32), nothing, nothing, np.arange(count),
         )
     )  # fmt: skip

@@ -13,7 +13,11 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-__all__ = ["Batch", "BatchId", "TextColumn"]
+__all__ = ["CATEGORY", "NUMBER", "ROLE_FIRST", "Batch", "BatchId", "TextColumn"]
+
+CATEGORY, NUMBER, ROLE_FIRST = 0, 1, 2
+"""What an entry is: a category, a number that the encoder may standardise, or, from ROLE_FIRST on, the feature that
+the learner named as its role `kind - ROLE_FIRST` (its user, say), which is a category too."""
 
 
 class BatchId(NamedTuple):
@@ -60,14 +64,14 @@ class TextColumn:
 class Batch:
     """Records of one partition in offset order, in compressed sparse rows.
 
-    Record i owns entries offsets[i]:offsets[i + 1] of `keys`, `values` and `numeric`. Keys are unique within a
+    Record i owns entries offsets[i]:offsets[i + 1] of `keys`, `values` and `kinds`. Keys are unique within a
     record (the decoders see to it; the kernels rely on it). Arrays are read-only by agreement.
 
     Attributes:
         batch_id: place of the batch in its stream.
         keys: u64 (nnz,); a numeric feature's name key, or a categorical feature's name-and-value key.
         values: f32 (nnz,), finite; 1.0 for categorical entries.
-        numeric: bool (nnz,); True where the entry is a number that the encoder may standardise.
+        kinds: u8 (nnz,); CATEGORY, NUMBER, or ROLE_FIRST + i for the feature that is the learner's role i.
         offsets: i64 (n + 1,), offsets[0] == 0, offsets[n] == nnz.
         labels: f32 (n,).
         weights: f32 (n,), finite and positive; multiplies the gradient.
@@ -81,7 +85,7 @@ class Batch:
     batch_id: BatchId
     keys: NDArray[np.uint64]
     values: NDArray[np.float32]
-    numeric: NDArray[np.bool_]
+    kinds: NDArray[np.uint8]
     offsets: NDArray[np.int64]
     labels: NDArray[np.float32]
     weights: NDArray[np.float32]
@@ -99,10 +103,14 @@ class Batch:
         return len(self.keys)
 
     def with_entries(
-        self, keys: NDArray[np.uint64], values: NDArray[np.float32], offsets: NDArray[np.int64]
+        self,
+        keys: NDArray[np.uint64],
+        values: NDArray[np.float32],
+        kinds: NDArray[np.uint8],
+        offsets: NDArray[np.int64],
     ) -> Batch:
-        """The same records with other entries (an encoder's output), none of them numeric any more."""
-        return replace(self, keys=keys, values=values, offsets=offsets, numeric=np.zeros(len(keys), np.bool_))
+        """The same records with other entries: what an encoder makes of them."""
+        return replace(self, keys=keys, values=values, kinds=kinds, offsets=offsets)
 
     @classmethod
     def concat(cls, batch_id: BatchId, parts: Sequence[Batch]) -> Batch:
@@ -119,7 +127,7 @@ class Batch:
             for name in (
                 "keys",
                 "values",
-                "numeric",
+                "kinds",
                 "labels",
                 "weights",
                 "event_times_s",
@@ -136,7 +144,7 @@ class Batch:
             batch_id=batch_id,
             keys=np.empty(0, np.uint64),
             values=np.empty(0, np.float32),
-            numeric=np.empty(0, np.bool_),
+            kinds=np.empty(0, np.uint8),
             offsets=np.zeros(1, np.int64),
             labels=np.empty(0, np.float32),
             weights=np.empty(0, np.float32),

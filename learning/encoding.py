@@ -4,7 +4,8 @@ Per numeric feature the encoder keeps (count, mean, M2) in float64, updated by W
 record order; a number is standardised with the statistics that already include it (features are known before the
 label, so nothing leaks). Each number becomes up to two entries: the z-score under the feature's own key, clipped to
 +-`clip`, and a categorical entry under `derived_key(key, floor(z * bins_per_sd))`, which lets a linear model learn
-any shape. Statistics of several encoders merge exactly (Chan, Golub & LeVeque 1983).
+any shape. All other entries pass as they are, and those of a role keep their kind; none is a NUMBER afterwards.
+Statistics of several encoders merge exactly (Chan, Golub & LeVeque 1983).
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numba import njit
 
+from learning.batch import CATEGORY, NUMBER
 from learning.keys import derived_key
 from learning.table import Table
 
@@ -32,14 +34,15 @@ STATS_WIDTH = 3
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _encode(keys, values, numeric, offsets, at, stats, frozen, standardize, clip, bins, out_k, out_v, out_o):  # noqa: ANN001, ANN202
-    """Write the encoded entries; `at[m]` is the statistics row of the m-th numeric entry (-1: never seen)."""
+def _encode(keys, values, kinds, offsets, at, stats, frozen, standardize, clip, bins, out):  # noqa: ANN001, ANN202
+    """Write the encoded entries to `out`; `at[m]` is the statistics row of the m-th NUMBER (-1: never seen)."""
+    out_keys, out_values, out_kinds, out_offsets = out
     used = 0
     m = 0
     for i in range(len(offsets) - 1):
         for j in range(offsets[i], offsets[i + 1]):
-            if not numeric[j]:
-                out_k[used], out_v[used] = keys[j], values[j]
+            if kinds[j] != NUMBER:
+                out_keys[used], out_values[used], out_kinds[used] = keys[j], values[j], kinds[j]
                 used += 1
                 continue
             x = np.float64(values[j])
@@ -54,12 +57,13 @@ def _encode(keys, values, numeric, offsets, at, stats, frozen, standardize, clip
             if row >= 0 and stats[row, 2] > 0.0:
                 z = (x - stats[row, 1]) / math.sqrt(stats[row, 2] / stats[row, 0])
             z = min(max(z, -clip), clip)
-            out_k[used], out_v[used] = keys[j], z if standardize else x
+            out_keys[used], out_values[used], out_kinds[used] = keys[j], z if standardize else x, CATEGORY
             used += 1
             if bins > 0.0:
-                out_k[used], out_v[used] = derived_key(keys[j], np.int64(math.floor(z * bins))), 1.0
+                out_keys[used] = derived_key(keys[j], np.int64(math.floor(z * bins)))
+                out_values[used], out_kinds[used] = 1.0, CATEGORY
                 used += 1
-        out_o[i + 1] = used
+        out_offsets[i + 1] = used
     return used
 
 
@@ -79,17 +83,18 @@ class NumericEncoder:
     def encode(self, batch: Batch, *, frozen: bool = False) -> Batch:
         """The batch as the learner sees it; `frozen` uses the statistics as they are (scoring)."""
         if not self._standardize and self._bins_per_sd <= 0:
-            return batch.with_entries(batch.keys, batch.values, batch.offsets)
-        wanted = batch.keys[batch.numeric]
+            kinds = np.where(batch.kinds == NUMBER, np.uint8(CATEGORY), batch.kinds)
+            return batch.with_entries(batch.keys, batch.values, kinds, batch.offsets)
+        wanted = batch.keys[batch.kinds == NUMBER]
         at = self._stats.find(wanted) if frozen else self._stats.locate(wanted)
         capacity = batch.entries + (len(wanted) if self._bins_per_sd > 0 else 0)
         keys, values = np.empty(capacity, np.uint64), np.empty(capacity, np.float32)
-        offsets = np.zeros(len(batch) + 1, np.int64)
+        kinds, offsets = np.empty(capacity, np.uint8), np.zeros(len(batch) + 1, np.int64)
         used = _encode(
-            batch.keys, batch.values, batch.numeric, batch.offsets, at, self._stats.rows, frozen,
-            self._standardize, self._clip, self._bins_per_sd, keys, values, offsets,
+            batch.keys, batch.values, batch.kinds, batch.offsets, at, self._stats.rows, frozen,
+            self._standardize, self._clip, self._bins_per_sd, (keys, values, kinds, offsets),
         )  # fmt: skip
-        return batch.with_entries(keys[:used], values[:used], offsets)
+        return batch.with_entries(keys[:used], values[:used], kinds[:used], offsets)
 
     def state(self) -> tuple[NDArray[np.uint64], NDArray[np.float64]]:
         """Copies of the feature keys u64 (k,) and their statistics f64 (k, 3), in order of first sight."""

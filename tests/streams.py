@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from learning.batch import Batch, BatchId
+from learning.batch import CATEGORY, NUMBER, Batch, BatchId
 
 COLUMNS = 7
 
@@ -22,13 +22,13 @@ def stream(records: int, *, seed: int = 0, columns: int = COLUMNS, partition: in
     values[:, :2] = rng.normal(3.0, 2.0, size=(records, 2))
     logit = (values[:, 0] - 3.0) * 0.7 + np.where(ids[:, 2] % 2 == 0, 1.0, -1.0) - 0.5
     labels = (rng.random(records) < 1 / (1 + np.exp(-logit))).astype(np.float32)
-    numeric = np.zeros((records, columns), np.bool_)
-    numeric[:, :2] = True
+    kinds = np.full((records, columns), CATEGORY, np.uint8)
+    kinds[:, :2] = NUMBER
     return Batch(
         batch_id=BatchId(partition, 0, records),
         keys=keys.ravel(),
         values=values.ravel(),
-        numeric=numeric.ravel(),
+        kinds=kinds.ravel(),
         offsets=np.arange(records + 1, dtype=np.int64) * columns,
         labels=labels,
         weights=np.ones(records, np.float32),
@@ -51,7 +51,7 @@ def _part(batch: Batch, first: int, last: int) -> Batch:
         batch_id=BatchId(batch.batch_id.partition, first, last),
         keys=batch.keys[entries],
         values=batch.values[entries],
-        numeric=batch.numeric[entries],
+        kinds=batch.kinds[entries],
         offsets=batch.offsets[first : last + 1] - batch.offsets[first],
         labels=batch.labels[records],
         weights=batch.weights[records],

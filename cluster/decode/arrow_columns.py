@@ -16,6 +16,7 @@ from numba import njit
 
 from cluster.decode.json_tokens import pointer
 from cluster.decode.record_rules import AS_CATEGORICAL, AS_NUMERIC, FLOAT32_BOUND
+from learning.batch import CATEGORY, NUMBER
 from learning.keys import name_key, number_text, value_key, xxh64
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ class Features:
     payload: NDArray[np.uint64]
     present: NDArray[np.bool_]
     names: NDArray[np.uint64]
-    numeric: NDArray[np.bool_]
+    kinds: NDArray[np.uint8]
     bad: NDArray[np.bool_]
 
     @classmethod
@@ -44,14 +45,15 @@ class Features:
             payload=np.empty((columns, stride), np.uint64),
             present=np.zeros((columns, stride), np.bool_),
             names=np.zeros(columns, np.uint64),
-            numeric=np.zeros(columns, np.bool_),
+            kinds=np.zeros(columns, np.uint8),
             bad=np.zeros(records, np.bool_),
         )
 
     def fill(self, j: int, name: str, column: pa.ChunkedArray, kind: int) -> None:
         """Read column j, whose type `is_number` or `is_text`; `kind` is one of AS_FOUND and its like."""
         self.names[j] = name_key(name)
-        self.numeric[j] = kind != AS_CATEGORICAL and is_number(value_type(column.type))
+        number = kind != AS_CATEGORICAL and is_number(value_type(column.type))
+        self.kinds[j] = NUMBER if number else CATEGORY
         start = 0
         # Chunks are joined to save calls, but joining dictionaries costs more than reading them one by one.
         for chunk in column.chunks if pa.types.is_dictionary(column.type) else [column.combine_chunks()]:
@@ -65,7 +67,7 @@ class Features:
         if is_number(column.type):
             numbers = doubles(column)
             bad |= present & ~(np.abs(numbers) < FLOAT32_BOUND)
-            if self.numeric[j]:
+            if self.kinds[j] == NUMBER:
                 self.payload[j, records].view(np.float64)[:] = numbers
             else:
                 boolean = pa.types.is_boolean(column.type)
@@ -76,17 +78,15 @@ class Features:
             present &= _text_keys(column, present, name, self.payload[j, records])
         self.present[j, records] = present
 
-    def entries(self) -> tuple[NDArray[np.uint64], NDArray[np.float32], NDArray[np.bool_], NDArray[np.int64]]:
-        """Keys, values, numeric and offsets of the records that are not bad."""
+    def entries(self) -> tuple[NDArray[np.uint64], NDArray[np.float32], NDArray[np.uint8], NDArray[np.int64]]:
+        """Keys, values, kinds and offsets of the records that are not bad."""
         total = int(np.count_nonzero(self.present))
         keys, values = np.empty(total, np.uint64), np.empty(total, np.float32)
-        numeric, ends = np.empty(total, np.bool_), np.zeros(len(self.bad) + 1, np.int64)
-        _interleave(
-            self.payload, self.present, self.names, self.numeric, self.bad, keys, values, numeric, ends
-        )
+        kinds, ends = np.empty(total, np.uint8), np.zeros(len(self.bad) + 1, np.int64)
+        _interleave(self.payload, self.present, self.names, self.kinds, self.bad, keys, values, kinds, ends)
         offsets = np.concatenate([ends[:1], ends[1:][~self.bad]])
         last = int(offsets[-1])
-        return keys[:last], values[:last], numeric[:last], offsets
+        return keys[:last], values[:last], kinds[:last], offsets
 
 
 def is_number(kind: pa.DataType) -> bool:
@@ -175,15 +175,16 @@ def _hash(data, offsets, present, name, keys):  # noqa: ANN001, ANN202 - numba i
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _interleave(payload, present, names, is_numeric, bad, keys, values, numeric, ends):  # noqa: ANN001, ANN202
+def _interleave(payload, present, names, column_kinds, bad, keys, values, kinds, ends):  # noqa: ANN001, ANN202
     """Write the entries of all records that are not bad, record by record, in the order of the columns."""
     as_double = payload.view(np.float64)
     entry = 0
     for i in range(len(bad)):
         for j in range(len(names)):
             if present[j, i] and not bad[i]:
-                keys[entry] = names[j] if is_numeric[j] else payload[j, i]
-                values[entry] = np.float32(as_double[j, i]) if is_numeric[j] else np.float32(1.0)
-                numeric[entry] = is_numeric[j]
+                is_number = column_kinds[j] == NUMBER
+                keys[entry] = names[j] if is_number else payload[j, i]
+                values[entry] = np.float32(as_double[j, i]) if is_number else np.float32(1.0)
+                kinds[entry] = column_kinds[j]
                 entry += 1
         ends[i + 1] = entry

@@ -68,14 +68,14 @@ def _read(group: list[ArrowMessage], rules: Rules, *, want_ids: bool) -> tuple[R
     features = _features(table, rules)
     records = _records(fields, table.num_rows, rules)
     features.bad[:] |= records.bad
-    keys, values, numeric, offsets = features.entries()
+    keys, values, kinds, offsets = features.entries()
     good = np.flatnonzero(~features.bad)
     sizes = [message.rows for message in group]
     source = np.repeat(np.array([message.index for message in group], np.int64), sizes)
     rows = Rows(
         keys=keys,
         values=values,
-        numeric=numeric,
+        kinds=kinds,
         offsets=offsets,
         labels=records.labels[good].astype(np.float32),
         weights=records.weights[good].astype(np.float32),

@@ -33,7 +33,7 @@ class Rows:
 
     keys: NDArray[np.uint64]
     values: NDArray[np.float32]
-    numeric: NDArray[np.bool_]
+    kinds: NDArray[np.uint8]
     offsets: NDArray[np.int64]
     labels: NDArray[np.float32]
     weights: NDArray[np.float32]
@@ -49,7 +49,7 @@ class Rows:
             batch_id=batch_id,
             keys=self.keys,
             values=self.values,
-            numeric=self.numeric,
+            kinds=self.kinds,
             offsets=self.offsets,
             labels=self.labels,
             weights=self.weights,

@@ -1,6 +1,6 @@
 """The features of one JSON record to entries, compiled: a number, text or literal under each name.
 
-`out` is a json_kernel.Columns of pointers; entries are written to its `keys`, `values` and `numeric`. What is not
+`out` is a json_kernel.Columns of pointers; entries are written to its `keys`, `values` and `kinds`. What is not
 plain is refused with an end of -1 and left to the judge.
 """
 
@@ -15,6 +15,7 @@ from cluster.decode.json_escapes import unescape
 from cluster.decode.json_numbers import number
 from cluster.decode.json_tokens import NULL, QUOTE, TRUE, literal, same, skip_space, string_end
 from cluster.decode.record_rules import AS_CATEGORICAL, AS_FOUND, AS_NUMERIC, FLOAT32_BOUND, IGNORED
+from learning.batch import CATEGORY, NUMBER
 from learning.keys import xxh64
 
 if TYPE_CHECKING:
@@ -27,7 +28,6 @@ FEATURES_MAX = 4096
 
 _SLOTS = 4 * FEATURES_MAX
 _COMMA, _COLON, _CLOSE, _MINUS, _DOT, _ZERO, _NINE = 44, 58, 125, 45, 46, 48, 57
-_NUMBER, _CATEGORY = True, False
 _SEED = np.uint64(0)
 _WHOLE_BOUND = 2.0**53  # below it, the text of a whole number is its digits
 
@@ -95,11 +95,11 @@ def _distinct(names, count, stamp):  # noqa: ANN001, ANN202
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _put(out, entry, key, value, numeric):  # noqa: ANN001, ANN202
+def _put(out, entry, key, value, kind):  # noqa: ANN001, ANN202
     """Write an entry; returns the place of the next one."""
     out.keys[entry] = key
     out.values[entry] = np.float32(value)
-    out.numeric[entry] = numeric
+    out.kinds[entry] = kind
     return entry + 1
 
 
@@ -122,13 +122,13 @@ def _number_entry(data, at, key, kind, out, entry):  # noqa: ANN001, ANN202
     if not abs(value) < FLOAT32_BOUND:
         return -1, entry
     if kind != AS_CATEGORICAL:
-        return end, _put(out, entry, key, value, _NUMBER)
+        return end, _put(out, entry, key, value, NUMBER)
     text_end = end
     if not whole and data[end - 2] == _DOT and data[end - 1] == _ZERO and value != 0.0:
         whole, text_end = True, end - 2  # 3.0 is the category "3"
     if not whole or abs(value) >= _WHOLE_BOUND:
         return -1, entry
-    return end, _put(out, entry, xxh64(data, at, text_end - at, key), 1.0, _CATEGORY)
+    return end, _put(out, entry, xxh64(data, at, text_end - at, key), 1.0, CATEGORY)
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -138,15 +138,15 @@ def _entry(data, at, key, kind, out, entry):  # noqa: ANN001, ANN202
         end, hashed = _text_key(data, at + 1, key, out)
         if end < 0 or kind == AS_NUMERIC:
             return -1, entry
-        return end + 1, entry if kind == IGNORED else _put(out, entry, hashed, 1.0, _CATEGORY)
+        return end + 1, entry if kind == IGNORED else _put(out, entry, hashed, 1.0, CATEGORY)
     if data[at] == _MINUS or _ZERO <= data[at] <= _NINE:
         return _number_entry(data, at, key, kind, out, entry)
     end, which = literal(data, at)
     if end < 0 or which == NULL or kind == IGNORED:
         return end, entry
     if kind == AS_CATEGORICAL:
-        return end, _put(out, entry, xxh64(data, at, end - at, key), 1.0, _CATEGORY)
-    return end, _put(out, entry, key, 1.0 if which == TRUE else 0.0, _NUMBER)
+        return end, _put(out, entry, xxh64(data, at, end - at, key), 1.0, CATEGORY)
+    return end, _put(out, entry, key, 1.0 if which == TRUE else 0.0, NUMBER)
 
 
 @njit(cache=True, nogil=True, error_model="numpy")

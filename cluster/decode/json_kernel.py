@@ -37,7 +37,7 @@ class Columns(NamedTuple):
 
     keys: NDArray[np.uint64]
     values: NDArray[np.float32]
-    numeric: NDArray[np.uint8]
+    kinds: NDArray[np.uint8]
     ends: NDArray[
         np.int64
     ]  # end of the record's entries; equal to the end before it where the record is slow
@@ -140,7 +140,7 @@ def parse(data, starts, sizes, columns, names, overrides):  # noqa: ANN001, ANN2
     """Read all messages data[starts[i]:starts[i] + sizes[i]] into `columns`; returns the number of entries."""
     memory = pointer(data)
     out = Columns(
-        pointer(columns.keys), pointer(columns.values), pointer(columns.numeric), pointer(columns.ends),
+        pointer(columns.keys), pointer(columns.values), pointer(columns.kinds), pointer(columns.ends),
         pointer(columns.labels), pointer(columns.weights), pointer(columns.times_s),
         pointer(columns.id_starts), pointer(columns.id_ends), pointer(columns.slow), pointer(columns.scratch),
     )  # fmt: skip

@@ -32,6 +32,7 @@ from cluster.decode.record_rules import (
     Record,
     Rules,
 )
+from learning.batch import CATEGORY, NUMBER
 from learning.keys import name_key, number_text, value_key
 
 __all__ = ["judge", "read_record"]
@@ -108,23 +109,17 @@ def _entry(name: str, key: int, value: Any, kind: int) -> Entry:
         )
     if isinstance(value, bool):
         return (
-            _category(key, str(value).lower())
-            if kind == AS_CATEGORICAL
-            else Entry(key, float(value), numeric=True)
+            _category(key, str(value).lower()) if kind == AS_CATEGORICAL else Entry(key, float(value), NUMBER)
         )
     if not abs(value) < FLOAT32_BOUND:
         raise BadRecord(
             f"feature {_shown(name)} is {_shown(value)}, no finite 32-bit float; send null instead"
         )
-    return (
-        _category(key, number_text(value))
-        if kind == AS_CATEGORICAL
-        else Entry(key, float(value), numeric=True)
-    )
+    return _category(key, number_text(value)) if kind == AS_CATEGORICAL else Entry(key, float(value), NUMBER)
 
 
 def _category(key: int, text: str) -> Entry:
-    return Entry(int(value_key(np.uint64(key), text)), 1.0, numeric=False)
+    return Entry(int(value_key(np.uint64(key), text)), 1.0, CATEGORY)
 
 
 def _label(document: dict[str, Any], rules: Rules) -> float:

@@ -48,7 +48,7 @@ def read_json(
     return Rows(
         keys=columns.keys[:entries],
         values=columns.values[:entries],
-        numeric=columns.numeric[:entries].view(np.bool_),
+        kinds=columns.kinds[:entries],
         offsets=offsets,
         labels=columns.labels[kept].astype(np.float32),
         weights=columns.weights[kept].astype(np.float32),
@@ -74,7 +74,7 @@ def _room(records: int, entries: int, message_bytes_max: int) -> Columns:
     return Columns(
         keys=np.empty(entries, np.uint64),
         values=np.empty(entries, np.float32),
-        numeric=np.empty(entries, np.uint8),
+        kinds=np.empty(entries, np.uint8),
         ends=np.empty(records, np.int64),
         labels=np.empty(records, np.float64),
         weights=np.empty(records, np.float64),
@@ -122,9 +122,7 @@ def _spliced(
         values=np.concatenate([columns.values[:total], np.array([e.value for e in entries], np.float32)])[
             taken
         ],
-        numeric=np.concatenate([columns.numeric[:total], np.array([e.numeric for e in entries], np.uint8)])[
-            taken
-        ],
+        kinds=np.concatenate([columns.kinds[:total], np.array([e.kind for e in entries], np.uint8)])[taken],
         ends=offsets[1:],
     ), np.concatenate([data, texts.data])
 

@@ -59,7 +59,7 @@ class Entry:
 
     key: int
     value: float
-    numeric: bool
+    kind: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -38,7 +38,7 @@ def batch_bytes(batch):
     names = (
         "keys",
         "values",
-        "numeric",
+        "kinds",
         "offsets",
         "labels",
         "weights",

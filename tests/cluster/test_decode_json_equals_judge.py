@@ -43,7 +43,7 @@ def judged(values, features):
         batch_id=BatchId(3, 100, source.next_offset),
         keys=np.array([entry.key for entry in entries], np.uint64),
         values=np.array([entry.value for entry in entries], np.float32),
-        numeric=np.array([entry.numeric for entry in entries], np.bool_),
+        kinds=np.array([entry.kind for entry in entries], np.uint8),
         offsets=np.cumsum([0, *(len(record.entries) for record in good.values())], dtype=np.int64),
         labels=np.array([record.label for record in good.values()], np.float32),
         weights=np.array([record.weight for record in good.values()], np.float32),

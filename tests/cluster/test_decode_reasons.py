@@ -10,6 +10,7 @@ import pytest
 
 from cluster.config import FeaturesConfig
 from cluster.decode.decoder import Decoder
+from learning.batch import CATEGORY, NUMBER
 from learning.keys import name_key, value_key
 from tests.cluster.decode_strategies import messages
 
@@ -110,7 +111,7 @@ def test_values_become_the_entries_that_the_format_promises():
     expected = [name_key("n"), value_key(name_key("t"), "a b"), name_key("yes"), name_key("no")]
     assert batch.keys.tolist() == [int(key) for key in expected]
     assert batch.values.tolist() == [2.5, 1.0, 1.0, 0.0]
-    assert batch.numeric.tolist() == [True, False, True, True]
+    assert batch.kinds.tolist() == [NUMBER, CATEGORY, NUMBER, NUMBER]
     assert (batch.labels.tolist(), batch.weights.tolist()) == ([1.0], [2.0])
     assert np.isnan(batch.event_times_s[0])
     assert batch.ids is None
@@ -125,7 +126,7 @@ def test_numbers_used_as_categories_take_their_canonical_text(written, text):
     value = f'{{"features":{{"code":{written}}},"label":1}}'.encode()
     batch = decode(value, features=FeaturesConfig(as_categorical=("code",))).batch
     assert batch.keys.tolist() == [int(value_key(name_key("code"), text))]
-    assert batch.numeric.tolist() == [False]
+    assert batch.kinds.tolist() == [CATEGORY]
 
 
 def test_ignored_features_leave_nothing():

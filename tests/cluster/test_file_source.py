@@ -164,7 +164,7 @@ def test_all_formats_and_json_messages_agree(tmp_path):
     decoder = Decoder("t", FeaturesConfig())
     batches.append(decoder.decode(Messages(0, np.arange(4), messages, np.zeros(4), 4)).batch)
     for batch in batches[1:]:
-        for column in ("keys", "values", "numeric", "offsets", "labels"):
+        for column in ("keys", "values", "kinds", "offsets", "labels"):
             np.testing.assert_array_equal(getattr(batch, column), getattr(batches[0], column), err_msg=column)
 
 

@@ -293,7 +293,7 @@ def test_a_frame_means_what_a_message_means():
         value_key(site, "a"), name_key("n"), name_key("yes"), value_key(c, "3"),
     ]  # fmt: skip
     assert batch.values.tolist() == [1, 3, 1, 1, 4, 0, 1]
-    assert batch.numeric.tolist() == [False, True, True, False, True, True, False]
+    assert batch.kinds.tolist() == [0, 1, 1, 0, 1, 1, 0]
     assert batch.offsets.tolist() == [0, 4, 7]
 
 
@@ -319,7 +319,7 @@ def test_a_long_frame_is_read_in_parts(monkeypatch):
     monkeypatch.setattr(scorer, "_MESSAGE_ROWS", 3)
     frame = pd.DataFrame({"site": pd.Series([None, None, None, "a", "b", "c", "d"]), "n": np.arange(7.0)})
     batch = frame_to_batch(frame, {})
-    assert (len(batch), batch.values[batch.numeric].tolist()) == (7, list(range(7)))
+    assert (len(batch), batch.values[batch.kinds == 1].tolist()) == (7, list(range(7)))
     with pytest.raises(ScorerError, match="row 5 of the frame"):
         frame_to_batch(frame.replace(5.0, np.inf), {})
     assert len(frame_to_batch(frame.head(0), {})) == 0

@@ -16,6 +16,7 @@ from actors.ports import Decoded, SourceError
 from cluster.config import KafkaConnection, build_pipeline
 from cluster.streams.open import describe_source, open_source
 from cluster.streams.produce import ProducePlan, produce
+from learning.batch import NUMBER
 
 TOPICS = (f"produce-{i}" for i in itertools.count())
 
@@ -63,7 +64,7 @@ def test_a_file_by_kafka_equals_the_file_itself(broker, csv, format_):
     pipeline = build_pipeline(values, [], origin="test")
     (direct,) = read(open_source(pipeline, describe_source(pipeline)))
     by_kafka = [each.batch for each in read_back(broker, plan.topic)]
-    for column in ("keys", "values", "numeric", "labels", "weights", "event_times_s"):
+    for column in ("keys", "values", "kinds", "labels", "weights", "event_times_s"):
         joined = np.concatenate([getattr(batch, column) for batch in by_kafka])
         np.testing.assert_array_equal(joined, getattr(direct.batch, column), err_msg=column)
     assert [each for batch in by_kafka if batch.ids for each in batch.ids.tolist()] == [
@@ -112,7 +113,7 @@ def test_limit_and_ignored_columns(broker, csv):
     assert seen[-1] == 10
     (decoded,) = read_back(broker, plan.topic)
     assert len(decoded.batch) == 10
-    assert decoded.batch.numeric.all()
+    assert (decoded.batch.kinds == NUMBER).all()
 
 
 def test_bad_rows_are_left_out_and_counted(broker, tmp_path):

@@ -18,7 +18,7 @@ def test_parts_of_a_batch_join_to_the_whole() -> None:
         for part in cut(replace(whole, ids=None), 7)
     ]
     joined = Batch.concat(whole.batch_id, parts)
-    for name in ("keys", "values", "numeric", "offsets", "labels", "weights", "positions"):
+    for name in ("keys", "values", "kinds", "offsets", "labels", "weights", "positions"):
         assert np.array_equal(getattr(joined, name), getattr(whole, name)), name
     assert joined.ids is not None
     assert joined.ids.tolist() == [f"id-{i}" for i in range(30)]

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from learning.batch import Batch
+from learning.batch import CATEGORY, ROLE_FIRST, Batch
 from learning.encoding import NumericEncoder, merge_stats
 from learning.keys import derived_key
 from tests.streams import COLUMNS, cut, stream
@@ -81,10 +84,8 @@ def test_scoring_leaves_the_statistics_alone() -> None:
 def test_a_constant_column_is_zero_and_one_bin() -> None:
     """No division by a deviation of zero."""
     batch = stream(20)
-    constant = batch.with_entries(batch.keys, np.full_like(batch.values, 7.0), batch.offsets)
-    encoded = NumericEncoder(bins_per_sd=0).encode(
-        Batch(**{f: getattr(constant, f) for f in constant.__slots__} | {"numeric": batch.numeric})
-    )
+    constant = batch.with_entries(batch.keys, np.full_like(batch.values, 7.0), batch.kinds, batch.offsets)
+    encoded = NumericEncoder(bins_per_sd=0).encode(constant)
     assert np.all(encoded.values.reshape(-1, COLUMNS)[:, :2] == 0.0)
 
 
@@ -94,3 +95,18 @@ def test_turned_off_the_encoder_passes_numbers_through() -> None:
     encoded = NumericEncoder(standardize=False, bins_per_sd=0).encode(batch)
     assert np.array_equal(encoded.values, batch.values)
     assert np.array_equal(encoded.keys, batch.keys)
+
+
+@pytest.mark.parametrize("encoder", [NumericEncoder(), NumericEncoder(standardize=False, bins_per_sd=0)])
+def test_the_encoder_keeps_the_kind_of_roles_and_leaves_no_number(encoder: NumericEncoder) -> None:
+    """A record's user and item go through unchanged, with or without encoding; what was a number is none any more."""
+    batch = stream(30)
+    kinds = batch.kinds.copy()
+    kinds[2::COLUMNS], kinds[5::COLUMNS] = ROLE_FIRST, ROLE_FIRST + 1
+    encoded = encoder.encode(replace(batch, kinds=kinds))
+    assert encoded.kinds.dtype == np.uint8
+    assert set(encoded.kinds.tolist()) == {CATEGORY, ROLE_FIRST, ROLE_FIRST + 1}
+    for kind in (ROLE_FIRST, ROLE_FIRST + 1):
+        at, was_at = encoded.kinds == kind, kinds == kind
+        assert np.array_equal(encoded.keys[at], batch.keys[was_at])
+        assert np.array_equal(encoded.values[at], batch.values[was_at])

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from learning.batch import Batch, BatchId
+from learning.batch import NUMBER, Batch, BatchId
 from learning.ftrl import Ftrl
 from learning.table import Table
 from tests.streams import cut, stream
@@ -112,7 +112,7 @@ def test_huge_values_never_turn_a_weight_into_nan(value: float, label: float) ->
         batch,
         keys=np.array([1], np.uint64),
         values=np.array([value], np.float32),
-        numeric=np.array([True]),
+        kinds=np.array([NUMBER], np.uint8),
         offsets=np.array([0, 1]),
         labels=np.array([label], np.float32),
         weights=np.ones(1, np.float32),
