@@ -15,8 +15,8 @@ import pyarrow as pa
 from numba import njit
 
 from cluster.decode.json_tokens import pointer
-from cluster.decode.record_rules import AS_CATEGORICAL, AS_NUMERIC, FLOAT32_BOUND
-from learning.batch import CATEGORY, NUMBER
+from cluster.decode.record_rules import AS_CATEGORICAL, AS_NUMERIC, AS_ROLE, FLOAT32_BOUND, category_kind
+from learning.batch import NUMBER
 from learning.keys import name_key, number_text, value_key, xxh64
 
 if TYPE_CHECKING:
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Features", "doubles", "is_number", "is_text", "text_buffers", "valid", "value_type"]
 
+_WHOLE_BOUND = 2.0**53  # below it, the text of a whole number is its digits
 _STRIDE = 512  # records; a row of a matrix is 9 elements longer, so that columns do not share cache sets
 
 
@@ -49,18 +50,18 @@ class Features:
             bad=np.zeros(records, np.bool_),
         )
 
-    def fill(self, j: int, name: str, column: pa.ChunkedArray, kind: int) -> None:
-        """Read column j, whose type `is_number` or `is_text`; `kind` is one of AS_FOUND and its like."""
+    def fill(self, j: int, name: str, column: pa.ChunkedArray, how: int) -> None:
+        """Read column j, whose type `is_number` or `is_text`; `how` is one of AS_FOUND and its like."""
         self.names[j] = name_key(name)
-        number = kind != AS_CATEGORICAL and is_number(value_type(column.type))
-        self.kinds[j] = NUMBER if number else CATEGORY
+        number = how < AS_CATEGORICAL and is_number(value_type(column.type))
+        self.kinds[j] = NUMBER if number else category_kind(how)
         start = 0
         # Chunks are joined to save calls, but joining dictionaries costs more than reading them one by one.
         for chunk in column.chunks if pa.types.is_dictionary(column.type) else [column.combine_chunks()]:
-            self._fill(j, chunk, kind, slice(start, start + len(chunk)))
+            self._fill(j, chunk, how, slice(start, start + len(chunk)))
             start += len(chunk)
 
-    def _fill(self, j: int, column: pa.Array, kind: int, records: slice) -> None:
+    def _fill(self, j: int, column: pa.Array, how: int, records: slice) -> None:
         if pa.types.is_dictionary(column.type) and not is_text(column.type):
             column = column.dictionary_decode()
         present, bad, name = valid(column), self.bad[records], self.names[j]
@@ -72,10 +73,12 @@ class Features:
             else:
                 boolean = pa.types.is_boolean(column.type)
                 self.payload[j, records] = _number_keys(numbers, present & ~bad, name, boolean=boolean)
-        elif kind == AS_NUMERIC:
+        elif how == AS_NUMERIC:
             bad |= present
         else:
             present &= _text_keys(column, present, name, self.payload[j, records])
+        if how >= AS_ROLE:
+            bad |= ~present
         self.present[j, records] = present
 
     def entries(self) -> tuple[NDArray[np.uint64], NDArray[np.float32], NDArray[np.uint8], NDArray[np.int64]]:
@@ -129,8 +132,15 @@ def doubles(column: pa.Array) -> NDArray[np.float64]:
 def _number_keys(
     numbers: NDArray[np.float64], wanted: NDArray[np.bool_], name: np.uint64, *, boolean: bool
 ) -> NDArray[np.uint64]:
-    """Keys of numbers that are used as categories; zero where they are not wanted."""
-    distinct, which = np.unique(np.where(wanted, numbers, 0.0), return_inverse=True)
+    """Keys of numbers that are used as categories; any key where they are not wanted."""
+    numbers = np.where(wanted, numbers, 0.0)
+    keys = np.zeros(len(numbers), np.uint64)
+    whole = bool(np.all((np.abs(numbers) < _WHOLE_BOUND) & (np.floor(numbers) == numbers)))
+    if whole and not boolean:
+        # Most often ids, nearly all of them different: Arrow writes the digits of all at once.
+        _hash(*text_buffers(pa.array(numbers.astype(np.int64)).cast(pa.string())), wanted, name, keys)
+        return keys
+    distinct, which = np.unique(numbers, return_inverse=True)
     texts = [("true" if x else "false") if boolean else number_text(x) for x in distinct.tolist()]
     return np.array([value_key(name, text) for text in texts], np.uint64)[which]
 

@@ -14,16 +14,13 @@ import pyarrow as pa
 
 from cluster.decode.arrow_columns import is_number, is_text, value_type
 from cluster.decode.decoded_rows import Refusal
-from cluster.decode.record_rules import IGNORED, BadRecord, Rules
+from cluster.decode.record_rules import FIELDS, IGNORED, BadRecord, Rules
 from learning.keys import name_key
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
-__all__ = ["CELLS_MAX", "FIELDS", "ROWS_MAX", "UNPACKED_BYTES_MAX", "ArrowMessage", "groups"]
-
-FIELDS = ("id", "ts", "label", "weight")
-"""Columns that are no features."""
+__all__ = ["CELLS_MAX", "ROWS_MAX", "UNPACKED_BYTES_MAX", "ArrowMessage", "groups"]
 
 ROWS_MAX = 1_000_000
 CELLS_MAX = 2**24
@@ -121,7 +118,7 @@ def _check(schema: pa.Schema, rules: Rules) -> None:
         if field.name in names:
             raise BadRecord(f"the Arrow column {field.name!r} comes twice; rename one")
         names.add(field.name)
-        if rules.kinds.get(field.name) == IGNORED and field.name not in FIELDS:
+        if rules.reads.get(field.name) == IGNORED and field.name not in FIELDS:
             continue
         if wanted := _wanted(field):
             raise BadRecord(f"the Arrow column {field.name!r} has the type {field.type}; send {wanted}")
@@ -129,9 +126,11 @@ def _check(schema: pa.Schema, rules: Rules) -> None:
         if key in keys:
             raise BadRecord(f"the Arrow column {field.name!r} has the same 64-bit key as another; rename one")
         keys.add(key)
-    if "label" not in names:
-        shown = ", ".join(map(repr, schema.names[:_COLUMNS_SHOWN_MAX])) or "none"
-        raise BadRecord(f'the Arrow message has no column "label" among its {len(names)} ({shown}, ...)')
+    for name in ("label", *rules.roles):
+        if name not in names:
+            shown = ", ".join(map(repr, schema.names[:_COLUMNS_SHOWN_MAX])) or "none"
+            quoted = '"label"' if name == "label" else f"{name!r}, which the learner needs,"
+            raise BadRecord(f"the Arrow message has no column {quoted} among its {len(names)} ({shown}, ...)")
 
 
 def _wanted(field: pa.Field) -> str:

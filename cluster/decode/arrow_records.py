@@ -18,10 +18,18 @@ import orjson
 import pyarrow as pa
 
 from cluster.decode.arrow_columns import Features, doubles, text_buffers, valid
-from cluster.decode.arrow_messages import FIELDS, ArrowMessage, groups
+from cluster.decode.arrow_messages import ArrowMessage, groups
 from cluster.decode.decoded_rows import Refusal, Rows, gather
 from cluster.decode.json_records import judge
-from cluster.decode.record_rules import AS_FOUND, FLOAT32_ABOVE_0, FLOAT32_BOUND, IGNORED, BadRecord, Rules
+from cluster.decode.record_rules import (
+    AS_FOUND,
+    FIELDS,
+    FLOAT32_ABOVE_0,
+    FLOAT32_BOUND,
+    IGNORED,
+    BadRecord,
+    Rules,
+)
 from learning.batch import TextColumn
 
 if TYPE_CHECKING:
@@ -62,7 +70,7 @@ def _read(group: list[ArrowMessage], rules: Rules, *, want_ids: bool) -> tuple[R
         [batch for message in group for batch in message.batches], schema=group[0].schema
     )
     table = table.select(
-        [name for name in table.column_names if name in FIELDS or rules.kinds.get(name) != IGNORED]
+        [name for name in table.column_names if name in FIELDS or rules.reads.get(name) != IGNORED]
     )
     fields = {name: table[name].combine_chunks() for name in FIELDS if name in table.column_names}
     features = _features(table, rules)
@@ -95,7 +103,7 @@ def _features(table: pa.Table, rules: Rules) -> Features:
     names = [name for name in table.column_names if name not in FIELDS]
     features = Features.room(len(names), table.num_rows)
     for j, name in enumerate(names):
-        features.fill(j, name, table[name], rules.kinds.get(name, AS_FOUND))
+        features.fill(j, name, table[name], rules.reads.get(name, AS_FOUND))
     return features
 
 

@@ -53,11 +53,12 @@ class Decoder:
         *,
         label_max: float = 1.0,
         label_min: float = 0.0,
+        roles: tuple[str, ...] = (),
         want_ids: bool = False,
         message_bytes_max: int = 8 * 2**20,
     ) -> None:
         self._source_name = source_name
-        self._rules = Rules.of(features, label_min, label_max)
+        self._rules = Rules.of(features, label_min, label_max, roles)
         self._overrides = overrides_of(self._rules)
         self._want_ids = want_ids
         self._message_bytes_max = message_bytes_max

@@ -14,14 +14,21 @@ from numba import njit
 from cluster.decode.json_escapes import unescape
 from cluster.decode.json_numbers import number
 from cluster.decode.json_tokens import NULL, QUOTE, TRUE, literal, same, skip_space, string_end
-from cluster.decode.record_rules import AS_CATEGORICAL, AS_FOUND, AS_NUMERIC, FLOAT32_BOUND, IGNORED
-from learning.batch import CATEGORY, NUMBER
+from cluster.decode.record_rules import (
+    AS_CATEGORICAL,
+    AS_FOUND,
+    AS_NUMERIC,
+    FLOAT32_BOUND,
+    IGNORED,
+    category_kind,
+)
+from learning.batch import NUMBER, ROLE_FIRST
 from learning.keys import xxh64
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["FEATURES_MAX", "Names", "Overrides", "read_features"]
+__all__ = ["FEATURES_MAX", "Names", "Overrides", "has_roles", "read_features"]
 
 FEATURES_MAX = 4096
 """Features of one record that the kernel keeps apart; a record with more is slow."""
@@ -41,7 +48,7 @@ class Names(NamedTuple):
     starts: NDArray[np.int64]
     sizes: NDArray[np.int64]
     keys: NDArray[np.uint64]
-    kinds: NDArray[np.uint8]
+    hows: NDArray[np.uint8]
     filled: NDArray[np.int64]
     slots: NDArray[np.uint64]
     stamps: NDArray[np.int64]
@@ -57,18 +64,22 @@ class Names(NamedTuple):
 
 
 class Overrides(NamedTuple):
-    """Features whose kind the pipeline gives, by name key in ascending order, and the range of labels."""
+    """How named features are read, by name key in ascending order; the number of roles, and the range of labels."""
 
     keys: NDArray[np.uint64]
-    kinds: NDArray[np.uint8]
+    hows: NDArray[np.uint8]
     size: int
+    roles: int
     label_min: float
     label_max: float
 
 
+_category_kind = njit(category_kind)
+
+
 @njit(cache=True, nogil=True, error_model="numpy")
 def _override(overrides, key):  # noqa: ANN001, ANN202 - numba infers types
-    """The kind that the pipeline gives to the feature of this name key."""
+    """How the feature of this name key is read."""
     low, high = 0, overrides.size
     while low < high:
         middle = (low + high) // 2
@@ -77,7 +88,7 @@ def _override(overrides, key):  # noqa: ANN001, ANN202 - numba infers types
         else:
             high = middle
     found = low < overrides.size and overrides.keys[low] == key
-    return np.int64(overrides.kinds[low]) if found else AS_FOUND
+    return np.int64(overrides.hows[low]) if found else AS_FOUND
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -114,38 +125,38 @@ def _text_key(data, at, seed, out):  # noqa: ANN001, ANN202
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _number_entry(data, at, key, kind, out, entry):  # noqa: ANN001, ANN202
+def _number_entry(data, at, key, how, out, entry):  # noqa: ANN001, ANN202
     """Read a feature's number at `at`: (end, next entry)."""
     end, value, whole = number(data, at)
-    if end < 0 or kind == IGNORED:
+    if end < 0 or how == IGNORED:
         return end, entry
     if not abs(value) < FLOAT32_BOUND:
         return -1, entry
-    if kind != AS_CATEGORICAL:
+    if how < AS_CATEGORICAL:
         return end, _put(out, entry, key, value, NUMBER)
     text_end = end
     if not whole and data[end - 2] == _DOT and data[end - 1] == _ZERO and value != 0.0:
         whole, text_end = True, end - 2  # 3.0 is the category "3"
     if not whole or abs(value) >= _WHOLE_BOUND:
         return -1, entry
-    return end, _put(out, entry, xxh64(data, at, text_end - at, key), 1.0, CATEGORY)
+    return end, _put(out, entry, xxh64(data, at, text_end - at, key), 1.0, _category_kind(how))
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _entry(data, at, key, kind, out, entry):  # noqa: ANN001, ANN202
+def _entry(data, at, key, how, out, entry):  # noqa: ANN001, ANN202
     """Read a feature's value at `at`: (end, next entry)."""
     if data[at] == QUOTE:
         end, hashed = _text_key(data, at + 1, key, out)
-        if end < 0 or kind == AS_NUMERIC:
+        if end < 0 or how == AS_NUMERIC:
             return -1, entry
-        return end + 1, entry if kind == IGNORED else _put(out, entry, hashed, 1.0, CATEGORY)
+        return end + 1, entry if how == IGNORED else _put(out, entry, hashed, 1.0, _category_kind(how))
     if data[at] == _MINUS or _ZERO <= data[at] <= _NINE:
-        return _number_entry(data, at, key, kind, out, entry)
+        return _number_entry(data, at, key, how, out, entry)
     end, which = literal(data, at)
-    if end < 0 or which == NULL or kind == IGNORED:
+    if end < 0 or which == NULL or how == IGNORED:
         return end, entry
-    if kind == AS_CATEGORICAL:
-        return end, _put(out, entry, xxh64(data, at, end - at, key), 1.0, CATEGORY)
+    if how >= AS_CATEGORICAL:
+        return end, _put(out, entry, xxh64(data, at, end - at, key), 1.0, _category_kind(how))
     return end, _put(out, entry, key, 1.0 if which == TRUE else 0.0, NUMBER)
 
 
@@ -156,8 +167,17 @@ def _name(data, at, j, out, names, overrides):  # noqa: ANN001, ANN202
     if end >= 0:
         names.filled[0] = min(names.filled[0], j)
         names.starts[j], names.sizes[j], names.keys[j] = at, end - at, key
-        names.kinds[j] = _override(overrides, key)
+        names.hows[j] = _override(overrides, key)
     return end
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def has_roles(out, first, last, overrides):  # noqa: ANN001, ANN201
+    """Whether there is an entry of each role among a record's entries first:last, whose names differ."""
+    found = 0
+    for entry in range(first, last if overrides.roles else first):
+        found += out.kinds[entry] >= ROLE_FIRST
+    return found == overrides.roles
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -177,7 +197,7 @@ def read_features(data, at, stamp, out, entry, names, overrides):  # noqa: ANN00
         at = skip_space(data, end + 1)
         if end < 0 or data[at] != _COLON:
             return -1, entry
-        at, entry = _entry(data, skip_space(data, at + 1), names.keys[j], names.kinds[j], out, entry)
+        at, entry = _entry(data, skip_space(data, at + 1), names.keys[j], names.hows[j], out, entry)
         if at < 0:
             return -1, entry
         at = skip_space(data, at)

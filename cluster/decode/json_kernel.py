@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from numba import njit
 
-from cluster.decode.json_features import Names, Overrides, read_features
+from cluster.decode.json_features import Names, Overrides, has_roles, read_features
 from cluster.decode.json_numbers import iso_time, number
 from cluster.decode.json_tokens import NULL, QUOTE, TRUE, literal, pointer, skip_space, string_end, word
 from cluster.decode.record_rules import FLOAT32_ABOVE_0, FLOAT32_BOUND
@@ -120,7 +120,9 @@ def _record(data, at, i, out, entry, names, overrides):  # noqa: ANN001, ANN202
         seen |= field
         at = skip_space(data, at + 1)
         if field == _FEATURES and data[at] == _OPEN:
-            at, entry = read_features(data, at + 1, i, out, entry, names, overrides)
+            first = entry
+            at, entry = read_features(data, at + 1, i, out, first, names, overrides)
+            at = at if has_roles(out, first, entry, overrides) else -1
         else:
             at = _take(data, at, field, i, out, overrides) if field != _FEATURES else -1
         if at < 0:
@@ -145,13 +147,14 @@ def parse(data, starts, sizes, columns, names, overrides):  # noqa: ANN001, ANN2
         pointer(columns.id_starts), pointer(columns.id_ends), pointer(columns.slow), pointer(columns.scratch),
     )  # fmt: skip
     seen = Names(
-        pointer(names.starts), pointer(names.sizes), pointer(names.keys), pointer(names.kinds),
+        pointer(names.starts), pointer(names.sizes), pointer(names.keys), pointer(names.hows),
         pointer(names.filled), pointer(names.slots), pointer(names.stamps),
     )  # fmt: skip
     given = Overrides(
         pointer(overrides.keys),
-        pointer(overrides.kinds),
+        pointer(overrides.hows),
         overrides.size,
+        overrides.roles,
         overrides.label_min,
         overrides.label_max,
     )

@@ -7,6 +7,11 @@ A record is `{"id": ..., "ts": ..., "features": {...}, "label": ..., "weight": .
 A number (f64, then f32) is a numeric entry under K(name); text is a categorical entry of value 1 under K(name, text);
 true and false are the numbers 1 and 0; null means that the feature is missing. Of a key that is repeated the last
 value counts, at the first one's place.
+
+A feature that is one of the learner's roles (its user, its item) is a category that every record must have, and null
+is none. Numbers are categories by their canonical text: user 17, 17.0 and "17" are one user. From 2^53 on a number is
+the double next to it, as everywhere, so that 9007199254740993 is ...992.0 by JSON and by Arrow alike: ids that long
+have to be sent as texts.
 """
 
 from __future__ import annotations
@@ -24,6 +29,7 @@ from cluster.decode.record_rules import (
     AS_CATEGORICAL,
     AS_FOUND,
     AS_NUMERIC,
+    AS_ROLE,
     FLOAT32_ABOVE_0,
     FLOAT32_BOUND,
     IGNORED,
@@ -31,8 +37,10 @@ from cluster.decode.record_rules import (
     Entry,
     Record,
     Rules,
+    category_kind,
+    range_text,
 )
-from learning.batch import CATEGORY, NUMBER
+from learning.batch import NUMBER
 from learning.keys import name_key, number_text, value_key
 
 __all__ = ["judge", "read_record"]
@@ -74,11 +82,16 @@ def judge(document: dict[str, Any], rules: Rules) -> Record:
 
 
 def _entries(features: dict[str, Any], rules: Rules) -> list[Entry]:
+    for name in rules.roles:
+        if features.get(name) is None:
+            raise BadRecord(
+                f"feature {_shown(name)} is missing, but the learner needs it; send it as a number or a text"
+            )
     names: dict[int, str] = {}
     entries = []
     for name, value in features.items():
-        kind = rules.kinds.get(name, AS_FOUND)
-        if kind == IGNORED:
+        how = rules.reads.get(name, AS_FOUND)
+        if how == IGNORED:
             continue
         key = _name_key(name)
         if key in names:
@@ -87,7 +100,7 @@ def _entries(features: dict[str, Any], rules: Rules) -> list[Entry]:
             )
         names[key] = name
         if value is not None:
-            entries.append(_entry(name, key, value, kind))
+            entries.append(_entry(name, key, value, how))
     return entries
 
 
@@ -96,34 +109,37 @@ def _name_key(name: str) -> int:
     return int(name_key(name))
 
 
-def _entry(name: str, key: int, value: Any, kind: int) -> Entry:
+def _entry(name: str, key: int, value: Any, how: int) -> Entry:
     if isinstance(value, str):
-        if kind == AS_NUMERIC:
+        if how == AS_NUMERIC:
             raise BadRecord(
                 f"feature {_shown(name)} is the text {_shown(value)}, but as_numeric wants numbers"
             )
-        return _category(key, value)
+        return _category(key, value, how)
     if not isinstance(value, (bool, int, float)):
         raise BadRecord(
             f"feature {_shown(name)} is {_kind(value)}; send a number, a text, true, false or null"
         )
     if isinstance(value, bool):
-        return (
-            _category(key, str(value).lower()) if kind == AS_CATEGORICAL else Entry(key, float(value), NUMBER)
-        )
+        return _category(key, str(value).lower(), how) if how >= AS_CATEGORICAL else _number(key, value)
     if not abs(value) < FLOAT32_BOUND:
+        instead = "null" if how < AS_ROLE else "it as a text"
         raise BadRecord(
-            f"feature {_shown(name)} is {_shown(value)}, no finite 32-bit float; send null instead"
+            f"feature {_shown(name)} is {_shown(value)}, no finite 32-bit float; send {instead} instead"
         )
-    return _category(key, number_text(value)) if kind == AS_CATEGORICAL else Entry(key, float(value), NUMBER)
+    return _category(key, number_text(value), how) if how >= AS_CATEGORICAL else _number(key, value)
 
 
-def _category(key: int, text: str) -> Entry:
-    return Entry(int(value_key(np.uint64(key), text)), 1.0, CATEGORY)
+def _number(key: int, value: float) -> Entry:
+    return Entry(key, float(value), NUMBER)
+
+
+def _category(key: int, text: str, how: int) -> Entry:
+    return Entry(int(value_key(np.uint64(key), text)), 1.0, category_kind(how))
 
 
 def _label(document: dict[str, Any], rules: Rules) -> float:
-    wanted = f'send "label" as a number from {rules.label_min:g} to {rules.label_max:g}'
+    wanted = f'send "label" as a number{range_text(rules.label_min, rules.label_max)}'
     if "label" not in document:
         raise BadRecord(f'"label" is missing, the keys found are {_listed(document)}; {wanted}')
     label = document["label"]

@@ -27,10 +27,10 @@ _ENTRY_BYTES_MIN = 5  # `"":0,`: room for more entries than can come; memory tha
 
 def overrides_of(rules: Rules) -> Overrides:
     """The rules as the kernel wants them."""
-    kinds = sorted((int(name_key(name)), kind) for name, kind in rules.kinds.items())
-    keys = np.array([key for key, _ in kinds], np.uint64)
-    overridden = np.array([kind for _, kind in kinds], np.uint8)
-    return Overrides(keys, overridden, len(keys), float(rules.label_min), float(rules.label_max))
+    reads = sorted((int(name_key(name)), how) for name, how in rules.reads.items())
+    keys = np.array([key for key, _ in reads], np.uint64)
+    hows = np.array([how for _, how in reads], np.uint8)
+    return Overrides(keys, hows, len(keys), len(rules.roles), float(rules.label_min), float(rules.label_max))
 
 
 def read_json(

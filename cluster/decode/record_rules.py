@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
+
+from learning.batch import CATEGORY, ROLE_FIRST
 
 if TYPE_CHECKING:
     from cluster.config import FeaturesConfig
@@ -12,6 +15,8 @@ __all__ = [
     "AS_CATEGORICAL",
     "AS_FOUND",
     "AS_NUMERIC",
+    "AS_ROLE",
+    "FIELDS",
     "FLOAT32_ABOVE_0",
     "FLOAT32_BOUND",
     "IGNORED",
@@ -19,6 +24,8 @@ __all__ = [
     "Entry",
     "Record",
     "Rules",
+    "category_kind",
+    "range_text",
 ]
 
 FLOAT32_BOUND = (2 - 2.0**-24) * 2.0**127
@@ -27,8 +34,12 @@ FLOAT32_BOUND = (2 - 2.0**-24) * 2.0**127
 FLOAT32_ABOVE_0 = 2.0**-150
 """A double rounds to a positive float32 if and only if it is above this."""
 
-AS_FOUND, AS_NUMERIC, AS_CATEGORICAL, IGNORED = 0, 1, 2, 3
-"""How a feature is read: by the kind its value has, or as the pipeline file says."""
+AS_FOUND, AS_NUMERIC, IGNORED, AS_CATEGORICAL, AS_ROLE = 0, 1, 2, 3, 4
+"""How a feature is read: by the kind its value has, as the pipeline file says, or, AS_ROLE + i, as the learner's
+role i. From AS_CATEGORICAL on, whatever comes is a category."""
+
+FIELDS = ("id", "ts", "label", "weight")
+"""A record's own fields; in Arrow and in files they are columns beside the features, so no role may be called so."""
 
 
 class BadRecord(ValueError):  # noqa: N818 - a verdict on data, caught by the decoder and never seen by a user
@@ -37,20 +48,69 @@ class BadRecord(ValueError):  # noqa: N818 - a verdict on data, caught by the de
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """What the pipeline says about records: kinds of named features, and the range of labels."""
+    """What the pipeline says about records: kinds of named features, and the range of labels.
+
+    `roles` are the features that the learner needs by name: each record must have them, and their entries have the
+    kind ROLE_FIRST + i. They are categories, whatever their values; a role that is ignored or numeric is a ValueError.
+    """
 
     kinds: dict[str, int]
     label_min: float = 0.0
     label_max: float = 1.0
+    roles: tuple[str, ...] = ()
+    reads: dict[str, int] = field(init=False)
+    """How each named feature is read: `kinds` with the roles."""
+
+    def __post_init__(self) -> None:
+        for name in self.roles:
+            _check_role(name, self)
+        reads = self.kinds | {name: AS_ROLE + i for i, name in enumerate(self.roles)}
+        object.__setattr__(self, "reads", reads)  # frozen: this is the one way to derive a field
 
     @classmethod
-    def of(cls, features: FeaturesConfig, label_min: float = 0.0, label_max: float = 1.0) -> Rules:
+    def of(
+        cls,
+        features: FeaturesConfig,
+        label_min: float = 0.0,
+        label_max: float = 1.0,
+        roles: tuple[str, ...] = (),
+    ) -> Rules:
         """Rules of a pipeline's `features` section."""
         kinds = dict.fromkeys(features.as_numeric, AS_NUMERIC)
         kinds |= dict.fromkeys(features.as_categorical, AS_CATEGORICAL) | dict.fromkeys(
             features.ignore, IGNORED
         )
-        return cls(kinds, label_min, label_max)
+        return cls(kinds, label_min, label_max, roles)
+
+
+def _check_role(name: str, rules: Rules) -> None:
+    """Raise ValueError if no record could ever have this role."""
+    section = {AS_NUMERIC: "as_numeric", IGNORED: "ignore"}.get(rules.kinds.get(name, AS_FOUND))
+    if section is not None:
+        raise ValueError(
+            f"features.{section} names {name!r}, which the learner needs as a category; take it out of there"
+        )
+    if name in FIELDS:
+        raise ValueError(
+            f"the learner cannot use a feature called {name!r}, because {', '.join(FIELDS)} are a record's own "
+            "fields; rename the feature"
+        )
+    if rules.roles.count(name) > 1:
+        raise ValueError(
+            f"the learner names the feature {name!r} for two of its roles; each needs one of its own"
+        )
+
+
+def category_kind(how: int) -> int:
+    """The kind of a category's entry, by how its feature is read."""
+    return ROLE_FIRST + how - AS_ROLE if how >= AS_ROLE else CATEGORY
+
+
+def range_text(low: float, high: float) -> str:
+    """What comes behind "a number" where only these are taken: " from 0 to 1", or nothing where all are."""
+    if low > -math.inf and high < math.inf:
+        return f" from {low:g} to {high:g}"
+    return f" from {low:g} on" if low > -math.inf else f" up to {high:g}" if high < math.inf else ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -96,25 +96,23 @@ moments = st.one_of(
 
 
 @st.composite
-def objects(draw, keys, values, max_size=6):
-    """JSON text of an object, with white space here and there, and perhaps repeated keys."""
+def objects(draw, keys, values, roles=()):
+    """JSON text of an object, with white space, perhaps repeated keys, and mostly with the keys in `roles`."""
     space = draw(spaces)
-    pairs = draw(st.lists(st.tuples(keys, values), max_size=max_size))
+    pairs = draw(st.lists(st.tuples(keys, values), max_size=6))
+    pairs += [(json.dumps(name), draw(written_values)) for name in roles if draw(st.integers(0, 9))]
+    pairs = draw(st.permutations(pairs))
     body = f"{space},{space}".join(f"{key}{space}:{space}{value}" for key, value in pairs)
     return f"{{{space}{body}{space}}}"
 
 
-features_objects = (
-    objects(names, written_values | nested) | objects(names, written_values) | objects(names, written_numbers)
-)
-
-
 @st.composite
-def records(draw):
-    """JSON text of something like a record: mostly learnable, sometimes not."""
+def records(draw, roles=()):
+    """JSON text of something like a record: mostly learnable, sometimes not; mostly with features named `roles`."""
+    values = draw(st.sampled_from([written_values | nested, written_values, written_numbers]))
     label = st.sampled_from(["0", "1", "0.5", "true", "1.0", "0e0", "-1", "2"])
     label = draw(st.sampled_from([label, label, label, written_values]))
-    fields = [("features", draw(features_objects)), ("label", draw(label))]
+    fields = [("features", draw(objects(names, values, roles))), ("label", draw(label))]
     usual = {
         "id": written_texts | st.integers(-(10**18), 10**18).map(str),
         "ts": moments,

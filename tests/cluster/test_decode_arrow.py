@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from cluster.config import FeaturesConfig
 from cluster.decode import arrow_messages
 from cluster.decode.decoder import Decoder
+from learning.batch import ROLE_FIRST
 from tests.cluster.decode_strategies import batch_bytes, messages
 
 PLAIN = FeaturesConfig()
@@ -86,31 +87,64 @@ columns = st.one_of(
     st.lists(st.none() | st.floats(0.5, 2e9), min_size=12, max_size=12),
     st.lists(st.none() | st.text(st.characters(codec="utf-8")), min_size=12, max_size=12),
     st.sampled_from([PLAIN, OVERRIDDEN]),
+    st.sampled_from([(), (), ("c1",), ("c4", "c1")]),
     st.booleans(),
 )
-def test_the_same_records_by_json_and_by_arrow_are_equal(chosen, labels, moments, ids, features, split):
+def test_the_same_records_by_json_and_by_arrow_are_equal(
+    chosen, labels, moments, ids, features, roles, split
+):
     """A producer changes from JSON to Arrow in the middle of a topic: nothing that is learnt may change."""
     data = {f"c{j}": pa.array(values, kind) for j, (kind, values) in enumerate(chosen)}
+    options = {"features": features, "roles": tuple(name for name in roles if name in data), "want_ids": True}
     table = pa.table(
         {"id": ids, "ts": moments, **data, "label": pa.array(labels, pa.float64()), "weight": moments}
     )
     by_arrow = decode(
-        *([stream(table.slice(0, 5)), stream(table.slice(5), 3)] if split else [stream(table, 4)]),
-        features=features,
-        want_ids=True,
+        *([stream(table.slice(0, 5)), stream(table.slice(5), 3)] if split else [stream(table, 4)]), **options
     )
     rows = [
         {"id": ids[i], "ts": moments[i], "label": labels[i] and float(labels[i]), "weight": moments[i], "features": {
             name: column[i].as_py() for name, column in data.items()
         }} for i in range(12)
     ]  # fmt: skip
-    by_json = decode(*(json.dumps(row).encode() for row in rows), features=features, want_ids=True)
+    by_json = decode(*(json.dumps(row).encode() for row in rows), **options)
     ours, theirs = batch_bytes(by_arrow.batch), batch_bytes(by_json.batch)
     for place in ("positions", "produced_s"):  # a message of many rows is one place
         ours.pop(place), theirs.pop(place)
     assert ours == theirs
     assert [letter.reason for letter in by_arrow.dead] == [letter.reason for letter in by_json.dead]
     assert by_arrow.records == by_json.records == 12
+
+
+ROLE_COLUMNS = [
+    pa.array([17, 17, None, -3], pa.int16()),
+    pa.array([17, 2**53 - 1, 2**53 + 1, 2**63], pa.uint64()),
+    pa.array([17.0, 0.5, -0.0, 1e15]),
+    pa.array([17.0, 2.0**53, 1e30, None]),
+    pa.array([Decimal("17.00"), None, Decimal("0.25"), Decimal(3)]),
+    pa.array([True, False, None, True]),
+    pa.array(["17", "", "007", None]),
+    pa.array([17, None, 8, 17], pa.int64()).dictionary_encode(),
+    pa.array(["17", None, "x", "17"]).dictionary_encode(),
+    pa.DictionaryArray.from_arrays(pa.array([0, 1, None, 0], pa.int32()), pa.array(["17", None])),
+    pa.nulls(4),
+]
+
+
+@pytest.mark.parametrize("column", ROLE_COLUMNS, ids=lambda column: str(column.type))
+def test_a_role_is_the_same_category_by_json_and_by_arrow(column):
+    """Users come as integers, doubles, decimals, booleans or texts; where there is none, the row is refused."""
+    table = labelled(x=[1.0, 2.0, 3.0, 4.0], user=column)
+    values = [float(v) if isinstance(v, Decimal) else v for v in column.to_pylist()]
+    rows = [{"features": {"x": i + 1.0, "user": value}, "label": 1} for i, value in enumerate(values)]
+    by_arrow = decode(stream(table, 3), roles=("user",))
+    by_json = decode(*(json.dumps(row).encode() for row in rows), roles=("user",))
+    for name in ("keys", "values", "kinds", "offsets"):
+        assert getattr(by_arrow.batch, name).tobytes() == getattr(by_json.batch, name).tobytes(), name
+    assert set(by_arrow.batch.kinds[1::2].tolist()) <= {ROLE_FIRST}
+    missing = [i for i, value in enumerate(values) if value is None]
+    assert [letter.row for letter in by_arrow.dead] == missing
+    assert [letter.reason for letter in by_arrow.dead] == [letter.reason for letter in by_json.dead]
 
 
 @given(st.lists(st.decimals(-(10**15), 10**15, places=9), min_size=1))
@@ -165,6 +199,10 @@ def test_bad_rows_are_dead_letters_with_their_row_and_their_json():
         (labelled(at=[datetime(2026, 1, 1, tzinfo=UTC)]), "the Arrow column 'at' has the type timestamp"),
         (labelled(raw=[b"\x00"]), "the Arrow column 'raw' has the type binary"),
         (labelled(nested=[{"a": 1}]), "the Arrow column 'nested' has the type struct"),
+        (
+            pa.table({"label": [1], "usr": [1]}),
+            "the Arrow message has no column 'user', which the learner needs, among its 2 ('label', 'usr', ...)",
+        ),
         (pa.table({"lable": [1]}), "the Arrow message has no column \"label\" among its 1 ('lable'"),
         (
             pa.table({"label": ["1"]}),
@@ -187,7 +225,8 @@ def test_bad_rows_are_dead_letters_with_their_row_and_their_json():
 )
 def test_a_column_that_cannot_be_read_kills_its_message_by_name(table, sentence):
     """A producer's new column is of a type that no learner takes."""
-    (letter,) = decode(stream(table)).dead
+    roles = ("user",) if "usr" in table.column_names else ()
+    (letter,) = decode(stream(table), roles=roles).dead
     assert letter.reason.startswith(sentence)
     assert letter.row is None
 

@@ -25,11 +25,12 @@ OVERRIDDEN = FeaturesConfig(
     ignore=("ignored", 'quote"d'),
 )
 LABELS_MIN, LABELS_MAX = -1.0, 2.0
+ROLES = ("a", "país")
 
 
-def judged(values, features):
+def judged(values, features, roles=()):
     """The batch of a stream, built from the judge's records alone, and the reasons of the refused by index."""
-    rules = Rules.of(features, LABELS_MIN, LABELS_MAX)
+    rules = Rules.of(features, LABELS_MIN, LABELS_MAX, roles)
     good, refused = {}, {}
     for i, value in enumerate(values):
         try:
@@ -54,19 +55,21 @@ def judged(values, features):
     ), refused
 
 
-def assert_equal(values, features):
+def assert_equal(values, features, roles=()):
     """Decode `values` both ways and compare everything."""
-    decoder = Decoder("t", features, label_min=LABELS_MIN, label_max=LABELS_MAX, want_ids=True)
+    limits = {"label_min": LABELS_MIN, "label_max": LABELS_MAX}
+    decoder = Decoder("t", features, **limits, roles=roles, want_ids=True)
     decoded = decoder.decode(messages(values))
-    expected, refused = judged(values, features)
+    expected, refused = judged(values, features, roles)
     assert batch_bytes(decoded.batch) == batch_bytes(expected)
     assert {letter.offset - 100: letter.reason for letter in decoded.dead} == refused
     assert [letter.value for letter in decoded.dead] == [values[i] for i in refused]
 
 
-def is_fast(*values):
+def is_fast(*values, roles=()):
     """Whether the compiled parser alone reads all these messages."""
-    return not _parsed(values, overrides_of(Rules.of(OVERRIDDEN, LABELS_MIN, LABELS_MAX)))[1].slow.any()
+    rules = Rules.of(OVERRIDDEN, LABELS_MIN, LABELS_MAX, roles)
+    return not _parsed(values, overrides_of(rules))[1].slow.any()
 
 
 @settings(max_examples=300)
@@ -74,6 +77,13 @@ def is_fast(*values):
 def test_random_records_read_fast_or_by_the_judge_are_equal(values, features):
     """A producer sends anything that a JSON writer can write: unicode, escapes, big integers, long decimals."""
     assert_equal(values, features)
+
+
+@settings(max_examples=300)
+@given(st.lists(records(ROLES), min_size=1, max_size=6), st.sampled_from([PLAIN, OVERRIDDEN]))
+def test_random_records_with_roles_are_equal(values, features):
+    """A learner needs two features, which come as anything, twice, as null or not at all."""
+    assert_equal(values, features, ROLES)
 
 
 @settings(max_examples=300)
@@ -117,6 +127,18 @@ def test_ordinary_records_are_read_fast():
         b'{"label":0,"features":{"pa\xc3\xads":"M\xc3\xa9xico","ignored":1e39},"weight":2.5,"ts":"2026-07-01 09:30:00"}',  # noqa: E501
         b' {"features" : {} , "label" : 0 , "id" : null , "weight" : null , "ts" : null} \n',
     )
+
+
+def test_records_with_roles_are_read_fast():
+    """A rating: users and items as integers, whole doubles or texts, before and after other features."""
+    values = [
+        f'{{"features":{{"x":0.5,"a":{user},"pa\u00eds":{item},"b":1}},"label":1}}'.encode()
+        for user, item in (("17", '"u"'), ("17.0", "-3"), ('"17"', '"\\u00e9"'), ("9007199254740991", "true"))
+    ]
+    assert is_fast(*values, roles=ROLES)
+    assert_equal(values, PLAIN, ROLES)
+    assert not is_fast(b'{"features":{"a":1},"label":1}', roles=ROLES)
+    assert not is_fast(b'{"features":{},"label":1}', roles=ROLES)
 
 
 def test_escaped_texts_are_read_fast():

@@ -10,7 +10,7 @@ import pytest
 
 from cluster.config import FeaturesConfig
 from cluster.decode.decoder import Decoder
-from learning.batch import CATEGORY, NUMBER
+from learning.batch import CATEGORY, NUMBER, ROLE_FIRST
 from learning.keys import name_key, value_key
 from tests.cluster.decode_strategies import messages
 
@@ -153,14 +153,76 @@ def test_ids_are_texts_and_only_made_where_they_are_wanted():
 
 def test_labels_of_a_regression_may_have_any_range():
     """The learner's range of labels is the decoder's; infinities stay out even where no bound is set."""
-    decoded = decode(
-        b'{"features":{},"label":-12.5}',
-        b'{"features":{},"label":1e39}',
-        label_min=-math.inf,
-        label_max=math.inf,
-    )
-    assert decoded.batch.labels.tolist() == [-12.5]
-    assert decoded.dead[0].reason == '"label" is 1e+39; send "label" as a number from -inf to inf'
+    values = [f'{{"features":{{}},"label":{label}}}'.encode() for label in ("-12.5", "3.4e38", "1e39", '"5"')]
+    decoded = decode(*values, label_min=-math.inf, label_max=math.inf)
+    assert decoded.batch.labels.tolist() == [-12.5, np.float32(3.4e38)]
+    assert [letter.reason for letter in decoded.dead] == [
+        '"label" is 1e+39; send "label" as a number',
+        '"label" is a text; send "label" as a number',
+    ]
+
+
+@pytest.mark.parametrize(
+    ("limits", "sentence"),
+    [
+        ((1.0, 5.0), "as a number from 1 to 5"),
+        ((0.0, math.inf), "as a number from 0 on"),
+        ((-math.inf, 0.0), "as a number up to 0"),
+    ],
+)
+def test_the_sentence_about_a_label_names_the_learners_range(limits, sentence):
+    """Ratings of 1 to 5, counts, losses: the reason says what would have been taken."""
+    decoded = decode(b'{"features":{},"label":null}', label_min=limits[0], label_max=limits[1])
+    assert decoded.dead[0].reason == f'"label" is null; send "label" {sentence}'
+
+
+def test_roles_are_categories_that_say_which_they_are():
+    """A recommender's user and item, in any order and among other features: 17, 17.0 and "17" are one user."""
+    batch = decode(
+        b'{"features":{"user":17,"x":2,"item":"a"},"label":1}',
+        b'{"features":{"item":"a","user":17.0},"label":1}',
+        b'{"features":{"user":"17","item":"a"},"label":1}',
+        roles=("user", "item"),
+        features=FeaturesConfig(as_categorical=("user",)),
+    ).batch
+    user, item = value_key(name_key("user"), "17"), value_key(name_key("item"), "a")
+    assert batch.keys.tolist() == [user, name_key("x"), item, item, user, user, item]
+    assert batch.kinds.tolist() == [ROLE_FIRST, NUMBER, ROLE_FIRST + 1, 3, 2, 2, 3]
+    assert batch.values.tolist() == [1, 2, 1, 1, 1, 1, 1]
+
+
+def test_a_record_without_a_role_is_refused_by_name():
+    """The item of a rating is not there, or null, or null the second time; an empty text is one."""
+    sentence = "feature 'item' is missing, but the learner needs it; send it as a number or a text"
+    for item in ("", '"item":null,', '"item":1,"item":null,'):
+        value = f'{{"features":{{{item}"user":1}},"label":1}}'.encode()
+        good = b'{"features":{"user":1,"item":""},"label":1}'
+        decoded = decode(good, value, good, roles=("user", "item"))
+        assert decoded.batch.positions.tolist() == [100, 102]
+        assert [(letter.place, letter.reason) for letter in decoded.dead] == [("clicks[3]@101", sentence)]
+
+
+def test_ids_beyond_a_double_are_the_double_next_to_them():
+    """From 2^53 on a number is not exact: two neighbours are one user, and texts keep them apart."""
+    ids = ("9007199254740992", "9007199254740993", '"9007199254740993"', '"9007199254740992.0"')
+    values = [f'{{"features":{{"user":{user}}},"label":1}}'.encode() for user in ids]
+    first, second, exact, rounded = decode(*values, roles=("user",)).batch.keys.tolist()
+    assert first == second == rounded != exact
+
+
+@pytest.mark.parametrize(
+    ("features", "roles", "sentence"),
+    [
+        ({"ignore": ("user",)}, ("user",), "features.ignore names 'user', which the learner needs"),
+        ({"as_numeric": ("item",)}, ("user", "item"), "features.as_numeric names 'item', which the learner"),
+        ({}, ("id",), "cannot use a feature called 'id', because id, ts, label, weight are"),
+        ({}, ("user", "user"), "names the feature 'user' for two of its roles"),
+    ],
+)
+def test_roles_that_no_record_could_have_are_refused_at_once(features, roles, sentence):
+    """Pipeline and learner contradict each other: a sentence, and not a topic full of dead letters."""
+    with pytest.raises(ValueError, match=sentence):
+        decode(features=FeaturesConfig(**features), roles=roles)
 
 
 def test_an_empty_poll_is_an_empty_batch():
