@@ -4,9 +4,10 @@ The rule looks at the first 10,000 rows. In CSV a column is numeric if all value
 booleans; digits with a leading zero (zip codes, hashes) are no number, and one value that is none makes the whole
 column categorical, so that 1e345 among hexadecimal ids does not. In JSON lines and Parquet numbers and booleans are
 numeric and text is categorical, whatever it spells. A column without any value in the sample is categorical, which
-nothing can contradict. `as_numeric` and `as_categorical` outrank the rule.
-Missing are: in CSV an empty field, NA,
-N/A, nan, null and None; in JSON null; in Parquet null and NaN.
+nothing can contradict. `as_numeric` and `as_categorical` outrank the rule. Features that the learner needs by name
+(`roles`: its user, its item) are categorical: in CSV the text as it stands there, leading zeros and all, in JSON lines
+and Parquet a number by its canonical text. Missing are: in CSV an empty field, NA, N/A, nan, null and None; in JSON
+null; in Parquet null and NaN.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ import pyarrow.compute as pc
 
 from actors.ports import SourceError
 from cluster.config import FeaturesConfig, NumericConfig
+from cluster.decode.record_rules import range_text
 from cluster.streams.file_rows import column_names, file_format, open_rows
 
 __all__ = ["SAMPLE_ROWS", "FileSchema", "infer_features", "infer_schema"]
@@ -35,7 +37,7 @@ _VALUES_SHOWN_MAX = 5
 
 @dataclass(frozen=True, slots=True)
 class FileSchema:
-    """Roles and kinds of a file's columns; `features` are in the order of the file, and `numeric` some of them."""
+    """Uses and kinds of a file's columns; `features` are in the order of the file, and `numeric` some of them."""
 
     path: Path
     features: tuple[str, ...]
@@ -48,8 +50,8 @@ class FileSchema:
     @property
     def columns(self) -> list[str]:
         """The columns to read."""
-        roles = [name for name in (self.label, self.time, self.id, self.weight) if name is not None]
-        return [*self.features, *roles]
+        fields = [name for name in (self.label, self.time, self.id, self.weight) if name is not None]
+        return [*self.features, *fields]
 
     def as_config(self, numeric: NumericConfig) -> FeaturesConfig:
         """The `features` section of a pipeline that says what was inferred here."""
@@ -84,24 +86,28 @@ def infer_schema(
     time: str | None = None,
     id_: str | None = None,
     weight: str | None = None,
+    roles: tuple[str, ...] = (),
+    label_min: float = 0.0,
+    label_max: float = 1.0,
 ) -> FileSchema:
     """Kinds of all columns by the rule above. Raises SourceError: no such file or column, no usable label."""
     names = column_names(path)
     # As in messages, `ts`, `id` and `weight` mean what they say unless the pipeline names other columns.
     given = {"label": label, "time": time, "id": id_, "weight": weight}
-    for role, usual in (("time", "ts"), ("id", "id"), ("weight", "weight")):
-        if given[role] is None and usual in names and usual not in features.ignore:
-            given[role] = usual
-    for role, name in given.items():
+    for use, usual in (("time", "ts"), ("id", "id"), ("weight", "weight")):
+        if given[use] is None and usual in names and usual not in features.ignore:
+            given[use] = usual
+    for use, name in given.items():
         if name is not None and name not in names:
-            raise _no_column(path, role, name, names)
+            raise _no_column(path, f"which was named as the {use}", name, names)
+    _check_roles(path, roles, names, given)
     wanted = [name for name in names if name not in given.values() and name not in features.ignore]
     _check_names(path, wanted, label)
     sample = _sample(path, [*wanted, label])
-    _check_label(path, label, sample.column(label))
+    _check_label(path, label, sample.column(label), range_text(label_min, label_max))
     is_csv = file_format(path)[0] in ("csv", "tsv")
     numeric = {name for name in wanted if _is_numeric(path, name, sample.column(name), is_csv=is_csv)}
-    numeric = (numeric | set(features.as_numeric)) - set(features.as_categorical)
+    numeric = (numeric | set(features.as_numeric)) - {*features.as_categorical, *roles}
     return FileSchema(
         path,
         tuple(wanted),
@@ -111,6 +117,19 @@ def infer_schema(
         id=given["id"],
         weight=given["weight"],
     )
+
+
+def _check_roles(path: Path, roles: tuple[str, ...], names: list[str], given: dict[str, str | None]) -> None:
+    """The features that the learner needs must be columns of the file, and features."""
+    for role in roles:
+        if role not in names:
+            raise _no_column(path, "which the learner needs", role, names)
+        for use, name in given.items():
+            if role == name:
+                raise SourceError(
+                    f"column {role!r} of {path} is a feature that the learner needs, and was named as the {use}; "
+                    f"name another column as the {use}"
+                )
 
 
 def _check_names(path: Path, wanted: list[str], label: str) -> None:
@@ -138,13 +157,11 @@ def _sample(path: Path, columns: Sequence[str]) -> pa.Table:
     ]
 
 
-def _no_column(path: Path, role: str, name: str, names: list[str]) -> SourceError:
+def _no_column(path: Path, why: str, name: str, names: list[str]) -> SourceError:
     close = difflib.get_close_matches(name, names, n=1, cutoff=0.3)
     hint = f"did you mean {close[0]!r}?" if close else "name one of them"
     shown = ", ".join(names[:20]) + (", ..." if len(names) > 20 else "")
-    return SourceError(
-        f"{path} has no column {name!r}, which was named as the {role}; {hint}. Columns: {shown}"
-    )
+    return SourceError(f"{path} has no column {name!r}, {why}; {hint}. Columns: {shown}")
 
 
 def _is_numeric(path: Path, name: str, column: pa.ChunkedArray, *, is_csv: bool) -> bool:
@@ -180,8 +197,8 @@ def _all_numbers(column: pa.ChunkedArray) -> bool:
     return bool(pc.all(pc.match_substring_regex(values, f"{NUMBER}|{BOOLEAN}")).as_py())
 
 
-def _check_label(path: Path, label: str, column: pa.ChunkedArray) -> None:
-    """Labels are numbers or booleans; of texts only 'true' and 'false' are understood."""
+def _check_label(path: Path, label: str, column: pa.ChunkedArray, limits: str) -> None:
+    """Labels are numbers (within `limits`) or booleans; of texts only 'true' and 'false' are understood."""
     kind = column.type
     if (
         pa.types.is_integer(kind)
@@ -202,7 +219,7 @@ def _check_label(path: Path, label: str, column: pa.ChunkedArray) -> None:
         )
     seen = [_shown(value) for value in values.unique()[:_VALUES_SHOWN_MAX].to_pylist()]
     raise SourceError(
-        f"the labels in column {label!r} of {path} should be numbers from 0 to 1, or true and false, "
+        f"the labels in column {label!r} of {path} should be numbers{limits}, or true and false, "
         f"but these values were seen: {', '.join(seen)}; make them numbers, or name another column as the label"
     )
 

@@ -38,7 +38,14 @@ MESSAGE_BYTES_MAX = 2**40
 """Blocks are encoded for the decoder only, never sent; the limit of messages does not apply to them."""
 
 
-def schema_of(source: FileSourceConfig, features: FeaturesConfig) -> FileSchema:
+def schema_of(
+    source: FileSourceConfig,
+    features: FeaturesConfig,
+    *,
+    roles: tuple[str, ...] = (),
+    label_min: float = 0.0,
+    label_max: float = 1.0,
+) -> FileSchema:
     """Columns and kinds of a pipeline's file. Raises SourceError."""
     return infer_schema(
         Path(source.path),
@@ -47,6 +54,9 @@ def schema_of(source: FileSourceConfig, features: FeaturesConfig) -> FileSchema:
         time=source.time,
         id_=source.id,
         weight=source.weight,
+        roles=roles,
+        label_min=label_min,
+        label_max=label_max,
     )
 
 
@@ -80,9 +90,10 @@ class FileSource:
         *,
         label_min: float = 0.0,
         label_max: float = 1.0,
+        roles: tuple[str, ...] = (),
         want_ids: bool = False,
     ) -> None:
-        self._schema = schema_of(config, features)
+        self._schema = schema_of(config, features, roles=roles, label_min=label_min, label_max=label_max)
         self._batch_records = batch_records
         self._bounds = dict(bounds)
         self._partitions = partitions
@@ -91,6 +102,7 @@ class FileSource:
             self._schema.as_config(features.numeric),
             label_min=label_min,
             label_max=label_max,
+            roles=roles,
             want_ids=want_ids,
             message_bytes_max=MESSAGE_BYTES_MAX,
         )

@@ -15,6 +15,7 @@ from kafka.protocol.consumer import IsolationLevel
 from actors.ports import SourceError
 from cluster.config import FileSourceConfig
 from cluster.decode.decoder import Decoder
+from cluster.decode.record_rules import Rules
 from cluster.streams.file_source import FileSource, schema_of
 from cluster.streams.kafka_client import connect_admin
 from cluster.streams.kafka_errors import expired_offset, explain_kafka_error, kafka_errors
@@ -35,11 +36,21 @@ Bounds = tuple[int, int | None]
 DESCRIBE_TIMEOUT_S = 10.0
 
 
-def describe_source(pipeline: Pipeline) -> dict[int, Bounds]:
-    """All partitions and where a new run begins and ends in them; a file has one a worker. Raises SourceError."""
+def describe_source(
+    pipeline: Pipeline, *, label_min: float = 0.0, label_max: float = 1.0, roles: tuple[str, ...] = ()
+) -> dict[int, Bounds]:
+    """All partitions and where a new run begins and ends in them; a file has one a worker. Raises SourceError.
+
+    What cannot be learnt from the stream as a whole is said here, before any worker starts: labels and the features
+    that the learner needs by name (`roles`) are looked for in a file, and in the pipeline's `features`.
+    """
     source = pipeline.source
+    try:
+        Rules.of(pipeline.features, label_min, label_max, roles)
+    except ValueError as error:
+        raise SourceError(str(error)) from error
     if isinstance(source, FileSourceConfig):
-        schema_of(source, pipeline.features)  # what cannot be learnt is said here, before any worker starts
+        schema_of(source, pipeline.features, roles=roles, label_min=label_min, label_max=label_max)
         return dict.fromkeys(range(pipeline.cluster.workers), (0, None))
     first, end = _describe_topic(source)
     starts = first if source.start == "earliest" else end
@@ -52,9 +63,12 @@ def open_source(
     *,
     label_min: float = 0.0,
     label_max: float = 1.0,
+    roles: tuple[str, ...] = (),
     after_partition: int | None = None,
 ) -> Source:
     """The share of a pipeline's stream that `bounds` describes. Raises SourceError.
+
+    Records with labels outside of the range, or without one of the features in `roles`, are dead letters.
 
     A stream whose partitions all have an end is read in an order that depends on the input alone: round robin.
     `after_partition`, the partition of the last batch before an interruption, lets the round go on behind it.
@@ -70,6 +84,7 @@ def open_source(
             pipeline.cluster.workers,
             label_min=label_min,
             label_max=label_max,
+            roles=roles,
             want_ids=want_ids,
         )
     _check_bounds(source, bounds)
@@ -78,6 +93,7 @@ def open_source(
         pipeline.features,
         label_min=label_min,
         label_max=label_max,
+        roles=roles,
         want_ids=want_ids,
         message_bytes_max=source.message_bytes_max,
     )

@@ -7,6 +7,7 @@ robin. A file's types are found by the rule of file_schema.py, so what is sent m
 from __future__ import annotations
 
 import difflib
+import math
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -26,6 +27,7 @@ from cluster.streams.file_schema import infer_schema
 from cluster.streams.file_source import encode_arrow
 from cluster.streams.kafka_sender import KafkaSender, ensure_topic
 from cluster.streams.river_rows import RIVER_PREFIX, river_rows
+from learning.keys import number_text
 
 __all__ = ["ProducePlan", "Produced", "produce"]
 
@@ -119,6 +121,8 @@ def _origin_blocks(plan: ProducePlan) -> Iterator[RowBlock]:
         features=FeaturesConfig(ignore=plan.ignore),
         time=plan.time,
         id_=plan.id,
+        label_min=-math.inf,  # whoever learns from the topic has a range of labels; whoever fills it has none
+        label_max=math.inf,
     )
     for block in open_rows(schema.path, schema.columns, schema.json_types()):
         yield to_message(block, schema)
@@ -216,7 +220,11 @@ def _keys(columns: pa.RecordBatch, key: str | None) -> list[bytes | None]:
         close = difflib.get_close_matches(key, names, n=1, cutoff=0.3)
         hint = f"did you mean {close[0]!r}?" if close else f"there are: {', '.join(names[:20])}"
         raise SourceError(f"--key names the column {key!r}, which the records do not have; {hint}")
-    return [
-        b"" if value is None else value.encode()
-        for value in columns.column(key).cast(pa.string()).to_pylist()
-    ]
+    column = columns.column(key)
+    if not pa.types.is_floating(column.type):
+        texts = column.cast(pa.string()).to_pylist()
+    else:  # so are a CSV's whole numbers, and user 12345678901 is not to be Arrow's 1.2345678901e+10
+        texts = [
+            None if x is None else number_text(x) if math.isfinite(x) else str(x) for x in column.to_pylist()
+        ]
+    return [b"" if text is None else text.encode() for text in texts]

@@ -20,6 +20,7 @@ from cluster.decode.messages import Messages
 from cluster.streams.file_schema import infer_features, infer_schema
 from cluster.streams.file_source import FileSource
 from cluster.streams.open import describe_source, open_source
+from learning.batch import NUMBER, ROLE_FIRST
 from learning.keys import name_key, value_key
 
 
@@ -34,8 +35,10 @@ def pipeline_of(path: Path, *, workers: int = 1, batch_records: int = 4, **secti
     return build_pipeline({**values, **sections}, [], origin="test")
 
 
-def read(pipeline: Pipeline, partitions: dict[int, tuple[int, int | None]] | None = None) -> list[Decoded]:
-    source = open_source(pipeline, partitions or describe_source(pipeline))
+def read(
+    pipeline: Pipeline, partitions: dict[int, tuple[int, int | None]] | None = None, **learner: Any
+) -> list[Decoded]:
+    source = open_source(pipeline, partitions or describe_source(pipeline, **learner), **learner)
     deadline_s = time.monotonic() + 30
     decoded = []
     while not source.exhausted and time.monotonic() < deadline_s:
@@ -166,6 +169,90 @@ def test_all_formats_and_json_messages_agree(tmp_path):
     for batch in batches[1:]:
         for column in ("keys", "values", "kinds", "offsets", "labels"):
             np.testing.assert_array_equal(getattr(batch, column), getattr(batches[0], column), err_msg=column)
+
+
+RATINGS = {"label_min": -np.inf, "label_max": np.inf, "roles": ("user", "item")}
+
+
+@pytest.mark.parametrize("name", ["a.csv", "a.csv.gz", "a.jsonl", "a.parquet"])
+def test_ratings_mean_the_same_in_every_format(tmp_path, name):
+    """Users are integers, items texts, labels go to 5: in each format what the JSON messages mean, roles and all."""
+    rows = [{"user": 429 + i % 3, "x": i / 2, "item": f"m{i % 2}", "y": 1 + i % 5} for i in range(10)]
+    path = tmp_path / name
+    if path.suffix == ".parquet":
+        pq.write_table(pa.Table.from_pylist(rows), path)
+    elif path.suffix == ".jsonl":
+        path.write_bytes(b"\n".join(map(orjson.dumps, rows)))
+    else:
+        data = "\n".join(["user,x,item,y", *(",".join(map(str, row.values())) for row in rows)]).encode()
+        path.write_bytes(gzip.compress(data) if path.suffix == ".gz" else data)
+    (decoded,) = read(pipeline_of(path, batch_records=100), **RATINGS)
+    messages = [orjson.dumps({"label": row.pop("y"), "features": row}) for row in rows]
+    decoder = Decoder("t", FeaturesConfig(), **RATINGS)
+    expected = decoder.decode(Messages(0, np.arange(10), messages, np.zeros(10), 10)).batch
+    assert decoded.batch.kinds[:3].tolist() == [ROLE_FIRST, NUMBER, ROLE_FIRST + 1]
+    for column in ("keys", "values", "kinds", "offsets", "labels"):
+        np.testing.assert_array_equal(
+            getattr(decoded.batch, column), getattr(expected, column), err_msg=column
+        )
+
+
+def test_leading_zeros_of_an_id_are_kept_in_csv(tmp_path):
+    """Users 7 and 007 are two, wherever in the file the zeros first come, and although as_numeric would be inferred."""
+    path = write(tmp_path / "a.csv", "user,item,y\n7,1,5\n" + "7,1,4\n" * 12_000 + "007,1,3\n")
+    (decoded,) = read(pipeline_of(path, batch_records=20_000), **RATINGS)
+    users = decoded.batch.keys[decoded.batch.kinds == ROLE_FIRST]
+    assert [users[0], users[-1]] == [value_key(name_key("user"), text) for text in ("7", "007")]
+    assert not decoded.dead
+
+
+def test_rows_without_a_role_are_dead_letters_with_their_row(tmp_path):
+    """The user's field is empty in one row, the item's in the next; the rows around them are learnt."""
+    path = write(tmp_path / "a.csv", "user,item,y\n1,a,5\n,a,4\n2,,3\n2,b,3\n")
+    (decoded,) = read(pipeline_of(path), **RATINGS)
+    np.testing.assert_array_equal(decoded.batch.positions, [0, 3])
+    assert [(letter.place, letter.reason) for letter in decoded.dead] == [
+        (
+            f"{path}[0]@{row}",
+            f"feature '{name}' is missing, but the learner needs it; send it as a number or a text",
+        )
+        for row, name in ((1, "user"), (2, "item"))
+    ]
+
+
+@pytest.mark.parametrize(
+    ("header", "sections", "sentence"),
+    [
+        ("userid,item", {}, "has no column 'user', which the learner needs; did you mean 'userid'?"),
+        ("user,item", {"source": {"id": "user"}}, "column 'user' of .* was named as the id; name another"),
+        (
+            "user,item",
+            {"features": {"ignore": ["item"]}},
+            "features.ignore names 'item', which the learner needs",
+        ),
+        ("user,item", {"features": {"as_numeric": ["user"]}}, "features.as_numeric names 'user'"),
+    ],
+)
+def test_a_file_without_a_role_is_refused_before_anything_starts(tmp_path, header, sections, sentence):
+    """A column is called otherwise, or the pipeline uses it for something else."""
+    path = write(tmp_path / "a.csv", f"{header},y\n1,a,5\n")
+    with pytest.raises(SourceError, match=sentence.replace("?", r"\?")):
+        describe_source(pipeline_of(path, **sections), **RATINGS)
+
+
+@pytest.mark.parametrize(
+    ("limits", "sentence"),
+    [
+        ((0.0, 1.0), "numbers from 0 to 1, or"),
+        ((-np.inf, np.inf), "numbers, or"),
+        ((1, 5), "numbers from 1 to 5, or"),
+    ],
+)
+def test_the_sentence_about_labels_names_the_learners_range(tmp_path, limits, sentence):
+    """The label's column holds words; what is asked for is what this learner takes."""
+    path = write(tmp_path / "a.csv", "x,y\n1,good\n")
+    with pytest.raises(SourceError, match=f"should be {sentence} true and false"):
+        describe_source(pipeline_of(path), label_min=limits[0], label_max=limits[1])
 
 
 def test_values_that_contradict_their_column_are_dead_letters(tmp_path):

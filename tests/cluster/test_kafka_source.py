@@ -24,6 +24,7 @@ from cluster.streams.kafka_chunks import read_in_chunks
 from cluster.streams.kafka_client import connect_consumer, connect_producer, expanded
 from cluster.streams.kafka_source import KafkaSource
 from cluster.streams.open import describe_source, open_source
+from learning.batch import ROLE_FIRST
 
 TOPICS = (f"kafka-source-{i}" for i in itertools.count())
 
@@ -200,6 +201,30 @@ def test_full_buffers_pause_and_nothing_is_lost(broker):
     for partition in (0, 1):
         positions = [each.batch.positions for each in decoded if each.batch.batch_id.partition == partition]
         np.testing.assert_array_equal(np.concatenate(positions), np.arange(3000))
+
+
+def test_records_without_a_role_are_dead_letters_with_their_place(broker):
+    """Ratings come as JSON and as Arrow; one of each has no user, and the pipeline may not ignore it."""
+    ratings = [{"features": {"user": user, "item": "m"}, "label": 4.5} for user in (429, None)]
+    columns = pa.RecordBatch.from_pydict({"user": [None, 429], "item": ["m", "m"], "label": [4.0, 3.5]})
+    values = [*map(orjson.dumps, ratings), encode_arrow(columns)]
+    pipeline = new_topic(broker, {0: values}, until="end")
+    learner: Any = {"label_min": -np.inf, "label_max": np.inf, "roles": ("user", "item")}
+    bounds = describe_source(pipeline, **learner)
+    (decoded,) = read_all(open_source(pipeline, bounds, **learner))
+    assert decoded.batch.labels.tolist() == [4.5, 3.5]
+    assert decoded.batch.kinds.tolist() == [ROLE_FIRST, ROLE_FIRST + 1] * 2
+    assert decoded.batch.keys[0] == decoded.batch.keys[2]
+    topic = topic_of(pipeline)
+    reason = "feature 'user' is missing, but the learner needs it; send it as a number or a text"
+    assert [(letter.place, letter.row) for letter in decoded.dead] == [
+        (f"{topic}[0]@1", None),
+        (f"{topic}[0]@2 row 0", 0),
+    ]
+    assert {letter.reason for letter in decoded.dead} == {reason}
+    ignoring = pipeline.model_copy(update={"features": FeaturesConfig(ignore=("user",))})
+    with pytest.raises(SourceError, match=r"features\.ignore names 'user'"):
+        describe_source(ignoring, **learner)
 
 
 def test_an_expired_offset_is_refused_before_anything_is_read(broker):

@@ -10,13 +10,16 @@ from typing import Any
 import numpy as np
 import orjson
 import pytest
+from kafka import TopicPartition
 from typer.testing import CliRunner
 
 from actors.ports import Decoded, SourceError
 from cluster.config import KafkaConnection, build_pipeline
+from cluster.streams.kafka_client import connect_consumer
 from cluster.streams.open import describe_source, open_source
 from cluster.streams.produce import ProducePlan, produce
-from learning.batch import NUMBER
+from learning.batch import NUMBER, ROLE_FIRST
+from learning.keys import name_key, value_key
 
 TOPICS = (f"produce-{i}" for i in itertools.count())
 
@@ -34,11 +37,11 @@ def plan_of(broker, origin: Path | str, **options: Any) -> ProducePlan:
     return ProducePlan(str(origin), next(TOPICS), connection, **options)
 
 
-def read_back(broker, topic: str) -> list[Decoded]:
+def read_back(broker, topic: str, **learner: Any) -> list[Decoded]:
     source = {"kind": "kafka", "topic": topic, "bootstrap_servers": broker.bootstrap_servers, "until": "end"}
     values = {"name": "test", "source": source, "batch_records": 50, "predictions": {"topic": "unused"}}
     pipeline = build_pipeline(values, [], origin="test")
-    return read(open_source(pipeline, describe_source(pipeline)))
+    return read(open_source(pipeline, describe_source(pipeline, **learner), **learner))
 
 
 def read(source) -> list[Decoded]:
@@ -94,6 +97,50 @@ def test_a_key_keeps_its_records_in_one_partition(broker, csv):
             homes.setdefault(f"v{int(identity) % 5}", set()).add(each.batch.batch_id.partition)
     assert len(homes) == 5
     assert all(len(partitions) == 1 for partitions in homes.values())
+
+
+def test_ratings_are_keyed_by_their_user(broker, tmp_path):
+    """A ratings file: labels go to 5, and one partition has all of a user's records; a key is the id itself."""
+    users = [429, 12345678901, 7, 429]
+    rows = [f"{users[i % 4]},m{i % 3},{1 + i % 9 / 2},{60 * i}" for i in range(20)]
+    path = tmp_path / "ratings.csv"
+    path.write_text("\n".join(["user,item,rating,ts", *rows]))
+    plan = plan_of(broker, path, label="rating", key="user", partitions=3)
+    assert produce(plan).records == 20
+    homes: dict[bytes, set[int]] = {}
+    for message in messages_in(broker, plan.topic):
+        assert str(int(orjson.loads(message.value)["features"]["user"])).encode() == message.key
+        homes.setdefault(message.key, set()).add(message.partition)
+    assert homes.keys() == {b"429", b"12345678901", b"7"}
+    assert all(len(partitions) == 1 for partitions in homes.values())
+    back = read_back(broker, plan.topic, label_min=-np.inf, label_max=np.inf, roles=("user", "item"))
+    assert sum(len(each.batch) for each in back) == 20
+    assert max(each.batch.labels.max() for each in back) == 5.0
+    found = np.concatenate([each.batch.keys[each.batch.kinds == ROLE_FIRST] for each in back])
+    assert set(found.tolist()) == {value_key(name_key("user"), key.decode()) for key in homes}
+
+
+def messages_in(broker, topic: str) -> list[Any]:
+    consumer = connect_consumer(KafkaConnection(bootstrap_servers=broker.bootstrap_servers))
+    partitions = [TopicPartition(topic, p) for p in consumer.partitions_for_topic(topic)]
+    consumer.assign(partitions)
+    consumer.seek_to_beginning()
+    count, found = sum(consumer.end_offsets(partitions).values()), []
+    deadline_s = time.monotonic() + 30
+    while len(found) < count and time.monotonic() < deadline_s:
+        found += [message for batch in consumer.poll(timeout_ms=200).values() for message in batch]
+    consumer.close()
+    return found
+
+
+def test_a_file_whose_labels_are_words_is_refused_without_a_range(broker, tmp_path):
+    """Whoever fills a topic does not know the learner: numbers are asked for, of any size."""
+    path = tmp_path / "a.csv"
+    path.write_text("x,y\n1,good\n")
+    with pytest.raises(
+        SourceError, match="should be numbers, or true and false, but these values were seen: 'good'"
+    ):
+        produce(plan_of(broker, path))
 
 
 @pytest.mark.parametrize("format_", ["json", "arrow"])
