@@ -6,13 +6,14 @@ from dataclasses import replace
 
 import numpy as np
 
-from learning.batch import Batch, BatchId, TextColumn
-from tests.streams import cut, stream
+from learning.batch import ROLE_FIRST, Batch, BatchId, TextColumn
+from tests.streams import COLUMNS, cut, stream
 
 
 def test_parts_of_a_batch_join_to_the_whole() -> None:
-    """concat undoes cut, ids included."""
-    whole = replace(stream(30), ids=TextColumn.from_list([f"id-{i}" for i in range(30)]))
+    """concat undoes cut, ids and the kinds of roles included."""
+    kinds = np.arange(30 * COLUMNS, dtype=np.uint8) % (ROLE_FIRST + 2)
+    whole = replace(stream(30), kinds=kinds, ids=TextColumn.from_list([f"id-{i}" for i in range(30)]))
     parts = [
         replace(part, ids=TextColumn.from_list([f"id-{i}" for i in part.positions]))
         for part in cut(replace(whole, ids=None), 7)
@@ -20,6 +21,7 @@ def test_parts_of_a_batch_join_to_the_whole() -> None:
     joined = Batch.concat(whole.batch_id, parts)
     for name in ("keys", "values", "kinds", "offsets", "labels", "weights", "positions"):
         assert np.array_equal(getattr(joined, name), getattr(whole, name)), name
+    assert joined.kinds.dtype == np.uint8
     assert joined.ids is not None
     assert joined.ids.tolist() == [f"id-{i}" for i in range(30)]
 
