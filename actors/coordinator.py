@@ -21,7 +21,8 @@ from learning.job_messages import Arrived, Command, Directive, Reported, Snapsho
 
 if TYPE_CHECKING:
     from learning.job_messages import Event
-    from learning.metrics import DelayHistogram, Prequential
+    from learning.learner import Metrics
+    from learning.metrics import DelayHistogram
 
 __all__ = ["Coordinator", "Status", "WorkerStatus"]
 
@@ -47,7 +48,7 @@ class Status:
     dead: int
     lag: int
     snapshots: int
-    metrics: Prequential
+    metrics: Metrics
     delays: DelayHistogram
     workers: list[WorkerStatus]
 
@@ -56,10 +57,14 @@ class Coordinator:
     """Thin, thread-safe shell around a `Brain` (a local run calls it from two threads)."""
 
     def __init__(
-        self, partitions: list[tuple[int, ...]], snapshot_interval_records: int, records_max: int | None
+        self,
+        partitions: list[tuple[int, ...]],
+        metrics: Metrics,
+        snapshot_interval_records: int,
+        records_max: int | None,
     ) -> None:
         self._brain = Brain(
-            partitions, snapshot_interval_records=snapshot_interval_records, records_max=records_max
+            partitions, metrics, snapshot_interval_records=snapshot_interval_records, records_max=records_max
         )
         self._commands: list[Command] = []
         self._lock = threading.Lock()

@@ -11,6 +11,10 @@ if TYPE_CHECKING:
 
     from learning.batch import Batch, BatchId
     from learning.job_messages import Arrived, Directive, Reported
+    from learning.learner import TableRows
+
+    Tables = dict[str, tuple[NDArray[np.uint64], NDArray[np.float32]]]
+    """Keys u64 (rows,) and rows f32 (rows, width) of each of a learner's tables, by name."""
 
 __all__ = [
     "CoordinatorPort",
@@ -87,25 +91,31 @@ class StoreError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Pulled:
-    """Rows that the learner may change in place: entry j of the batch has row `index[j]`, the bias row `bias`."""
+    """A batch's rows, one `TableRows` for each of the learner's tables, which the learner may change in place."""
 
     batch_id: BatchId
-    rows: NDArray[np.float32]
-    index: NDArray[np.int64]
-    bias: int
+    tables: tuple[TableRows, ...]
 
 
 class ParameterStore(Protocol):
-    """What a worker needs of the parameter state. At most one pull is open; belongs to one thread."""
+    """What a worker needs of the parameter state; belongs to one thread.
+
+    At most two pulls are open: the next batch may be pulled before this one is pushed. The next one's rows are then
+    as if it had been pulled after that push, as far as this worker's own learning goes.
+    """
+
+    @property
+    def acknowledged(self) -> int:
+        """How many pushes, counted in the order made, the shards have applied for certain."""
 
     def pull(self, batch: Batch) -> None:
         """Ask for the rows of the batch's keys; may return before they are there."""
 
     def wait(self) -> Pulled:
-        """The rows of the open pull."""
+        """The rows of the oldest open pull, which the learner is to learn and push before it waits again."""
 
     def push(self, pulled: Pulled) -> None:
-        """Give back the rows after learning; acknowledged by the next `wait` or `flush`."""
+        """Give back the rows after learning; sent with the next pull, or by `flush`."""
 
     def flush(self) -> None:
         """Return when every push is acknowledged."""

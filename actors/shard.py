@@ -1,34 +1,47 @@
-"""ParameterShard: owns the rows of some segments of the key space.
+"""ParameterShard: owns the rows of some segments of the key space, in one table for each table of the learner.
 
 Messages in:
-    exchange(worker, push, pull) -> rows, merged: apply a worker's last push and answer its next pull, in one call.
-    snapshot() -> keys and rows: copies, taken between two exchanges.
-    restore(keys, rows): replace the content.
-    status() -> rows, bytes, pushes and how many rows other workers had moved.
+    exchange(worker, push, pull) -> Rows or None: apply an earlier push of the worker and answer its next pull, in one
+        call; None if the pull has to wait, which the worker then repeats.
+    snapshot() -> keys and rows by table: copies, taken between two exchanges.
+    restore(tables): replace the content.
+    status() -> rows, bytes, pushes, staleness, and how many rows other workers had moved.
 Messages out: none.
 
-A shard never sees records. What it hands out for a pull it keeps as that worker's *base* until the push comes, so a
+A shard never sees records. What it hands out for a pull it keeps as that pull's *base* until the push comes, so a
 push carries only the end rows and the walk's coupling under the pull's batch id, no keys. A push of a batch id that
 was applied before is answered and dropped; one of any other id is refused.
+
+A worker may pull its next batch before it has pushed this one. The push, when it comes, is therefore also taken into
+the base of the pull after it, by the same rule as into the table: exactly what the worker does with the rows it has
+(`carried` says which). So of the rows that a worker learns on, only what other workers pushed meanwhile is missing.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from learning.bounded import BoundedTable
+from learning.exchange import Pull, Push, Rows, split_rows
 from learning.keys import BIAS_KEY
-from learning.table import Table
+from learning.policy import TablePolicy
+from learning.staleness import StalenessGate, StalenessHistogram
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from numpy.typing import NDArray
 
+    from actors.ports import Tables
     from learning.batch import BatchId
-    from learning.ftrl import Ftrl
+    from learning.learner import Learner
 
 __all__ = ["ParameterShard", "StalePushError"]
+
+PULLS_OPEN_MAX = 2
 
 
 class StalePushError(Exception):
@@ -37,87 +50,172 @@ class StalePushError(Exception):
 
 @dataclass(slots=True)
 class _Ticket:
-    """A worker's open pull: the rows it was given, and which batch it will push them back for."""
+    """A worker's open pull: of each table the rows it was given, with their row numbers (-1: absent)."""
 
-    batch_id: BatchId
-    at: NDArray[np.int64]
-    base: NDArray[np.float32]
+    pull: Pull
+    at: list[NDArray[np.int64]]
+    base: list[NDArray[np.float32]]
+    ticks: list[int]
 
 
 class ParameterShard:
-    """One shard of the parameter state of `learner`. Not thread-safe: one call at a time."""
+    """One shard of the parameter state of `learner`. Not thread-safe: one call at a time.
 
-    def __init__(self, shard: int, learner: Ftrl) -> None:
+    `policies` by table name; `staleness_examples_max` makes this shard the one that lets pulls in, or lets them wait.
+    """
+
+    def __init__(
+        self,
+        shard: int,
+        learner: Learner,
+        policies: Mapping[str, TablePolicy] | None = None,
+        staleness_examples_max: int | None = None,
+    ) -> None:
         self._shard = shard
         self._learner = learner
-        self._table = Table(learner.width)
-        self._tickets: dict[int, _Ticket] = {}
+        self._specs = learner.specs()
+        self._widths = [spec.width for spec in self._specs]
+        keep_all = TablePolicy()
+        self._tables = [
+            BoundedTable(spec.width, (policies or {}).get(spec.name, keep_all), birth=spec.birth)
+            for spec in self._specs
+        ]
+        self._gate = StalenessGate(staleness_examples_max)
+        self._staleness = StalenessHistogram()
+        self._open: dict[int, list[_Ticket]] = {}
         self._applied: dict[int, BatchId] = {}
         self._pushes = 0
         self._repeats = 0
         self._moved_rows = 0
 
-    def exchange(
-        self,
-        worker: int,
-        push: tuple[BatchId, NDArray[np.float32], float] | None,
-        pull: tuple[BatchId, NDArray[np.uint64]] | None,
-    ) -> NDArray[np.float32]:
-        """Apply `push` = (batch id, end rows f32 (k, width), coupling), then answer `pull` = (batch id, keys u64).
+    def exchange(self, worker: int, push: Push | None, pull: Pull | None) -> Rows | None:
+        """Apply `push`, then answer `pull`.
 
         Returns:
-            f32 (keys, width): the present rows of the pulled keys, in their order; empty without a pull.
+            The present rows of the pulled keys (none without a pull), or None: the pull has to wait.
 
         Raises:
             StalePushError: the push belongs to no open pull of this worker.
 
         """
         if push is not None:
-            self._apply(worker, *push)
+            self._apply(worker, push)
         if pull is None:
-            return np.empty((0, self._learner.width), np.float32)
-        batch_id, keys = pull
-        # Arrays that arrive from another process are read-only, which numba would compile for a second time.
-        at = self._table.locate(keys.copy())
-        base = self._table.rows[at]
-        self._tickets[worker] = _Ticket(batch_id, at, base)
-        return base
+            return Rows(np.empty(0, np.float32), None)
+        opened = self._open.setdefault(worker, [])
+        if opened and opened[-1].pull.batch_id == pull.batch_id:  # asked again, because another shard said wait
+            self._gate.forget(worker, opened.pop().pull.batch_id)
+        assert len(opened) < PULLS_OPEN_MAX, f"worker {worker} has {len(opened)} pulls open"
+        if not self._gate.enter(worker, pull.batch_id, pull.records):
+            return None
+        return self._answer(opened, pull)
 
-    def _apply(self, worker: int, batch_id: BatchId, end: NDArray[np.float32], coupling: float) -> None:
-        if self._applied.get(worker) == batch_id:
+    def _answer(self, opened: list[_Ticket], pull: Pull) -> Rows:
+        # Arrays that arrive from another process are read-only, which numba would compile for a second time.
+        keys = pull.keys.copy()
+        flat = np.empty(sum(n * width for n, width in zip(pull.sizes, self._widths, strict=True)), np.float32)
+        views = split_rows(flat, pull.sizes, self._widths)
+        at, start = [], 0
+        for t, table in enumerate(self._tables):
+            part = slice(start, start + pull.sizes[t])
+            sights = None if pull.sights is None else pull.sights[part]
+            rows = table.open(keys[part], sights, pull.records, pull.time_s, self._held_from(t, table.tick))
+            table.read(rows, keys[part], views[t])
+            at.append(rows)
+            start = part.stop
+        opened.append(_Ticket(pull, at, views, [table.tick for table in self._tables]))
+        if all(table.keeps_all for table in self._tables):
+            return Rows(flat, None)
+        return Rows(flat, tuple(np.flatnonzero(rows < 0).astype(np.int32) for rows in at))
+
+    def _held_from(self, table: int, tick: int) -> int:
+        """The oldest tick whose rows are in use by an open pull; without one, the next tick."""
+        ticks = (tickets[0].ticks[table] for tickets in self._open.values() if tickets)
+        return min(ticks, default=tick + 1)
+
+    def _apply(self, worker: int, push: Push) -> None:
+        if self._applied.get(worker) == push.batch_id:
             self._repeats += 1
             return
-        ticket = self._tickets.get(worker)
-        if ticket is None or ticket.batch_id != batch_id or ticket.base.shape != end.shape:
-            opened = "none" if ticket is None else f"{ticket.batch_id} with {len(ticket.base)} rows"
-            msg = (
-                f"shard {self._shard} expected worker {worker} to push the batch it pulled ({opened}), but came batch "
-                f"{batch_id} with {len(end)} rows; restart the job from its last snapshot"
-            )
-            raise StalePushError(msg)
-        bias = int(self._table.find(np.array([BIAS_KEY], np.uint64))[0])
-        rows = self._table.rows
-        self._moved_rows += self._learner.merge(rows, ticket.at, ticket.base, end.copy(), bias, coupling)
-        self._applied[worker] = batch_id
+        opened = self._open.get(worker, [])
+        ticket = opened[0] if opened else None
+        expected = 0 if ticket is None else sum(base.size for base in ticket.base)
+        if ticket is None or ticket.pull.batch_id != push.batch_id or len(push.rows) != expected:
+            raise self._stale(worker, ticket, push, expected)
+        del opened[0]
+        ends = split_rows(push.rows.copy(), ticket.pull.sizes, self._widths)
+        for t, end in enumerate(ends):
+            self._moved_rows += self._merge(t, ticket, end, push.coupling)
+            if opened:
+                self._carry(t, ticket, opened[0], end, push.coupling)
+        self._staleness.add(self._gate.leave(worker, push.batch_id))
+        self._applied[worker] = push.batch_id
         self._pushes += 1
-        del self._tickets[worker]
 
-    def snapshot(self) -> tuple[NDArray[np.uint64], NDArray[np.float32]]:
-        """Copies of all keys u64 (rows,) and rows f32 (rows, width), in order of birth."""
-        return self._table.keys.copy(), self._table.rows.copy()
+    def _merge(self, t: int, ticket: _Ticket, end: NDArray[np.float32], coupling: float) -> int:
+        """Take a walk into the table; keys without a row were learnt in vain."""
+        table, at, base = self._tables[t], ticket.at[t], ticket.base[t]
+        if not table.keeps_all and (absent := at < 0).any():
+            at, base, end = at[~absent], base[~absent], end[~absent]
+        return self._learner.merge(t, table.rows, at, base, end, self._bias_row(t), coupling)
 
-    def restore(self, keys: NDArray[np.uint64], rows: NDArray[np.float32]) -> None:
-        """Replace the content by `keys` and `rows`; open pulls are forgotten."""
-        self._table.restore(keys, rows)
-        self._tickets.clear()
-        self._applied.clear()
+    def _carry(
+        self, t: int, ticket: _Ticket, following: _Ticket, end: NDArray[np.float32], coupling: float
+    ) -> None:
+        """Take a walk into the base of the worker's next pull, as the worker takes it into the rows it pulled."""
+        places = split_carried(following.pull)[t]
+        to = np.arange(len(places))
+        if not self._tables[t].keeps_all:
+            both = (ticket.at[t][places] >= 0) & (following.at[t][: len(places)] >= 0)
+            places, to = places[both], to[both]
+        rows = following.base[t]
+        bias = np.flatnonzero(following.at[t] == self._bias_row(t)) if self._specs[t].bias else ()
+        place = int(bias[0]) if len(bias) else -1
+        self._learner.merge(t, rows, to, ticket.base[t][places], end[places], place, coupling)
 
-    def status(self) -> dict[str, int]:
-        """Counters: rows and bytes now; pushes, repeated pushes and rows moved by others since the start."""
+    def _bias_row(self, t: int) -> int:
+        """The bias coordinate's row number; -1 if this shard has none."""
+        if not self._specs[t].bias:
+            return -1
+        return int(self._tables[t].find(np.array([BIAS_KEY], np.uint64))[0])
+
+    def _stale(self, worker: int, ticket: _Ticket | None, push: Push, expected: int) -> StalePushError:
+        opened = "none" if ticket is None else f"{ticket.pull.batch_id} with {expected} numbers"
+        return StalePushError(
+            f"shard {self._shard} expected worker {worker} to push the batch it pulled ({opened}), but came batch "
+            f"{push.batch_id} with {len(push.rows)} numbers; restart the job from its last snapshot"
+        )
+
+    def snapshot(self) -> Tables:
+        """Of each table, copies of all keys u64 (rows,) and rows f32 (rows, width)."""
         return {
-            "rows": len(self._table),
-            "bytes": self._table.memory_bytes,
+            spec.name: table.snapshot() for spec, table in zip(self._specs, self._tables, strict=True)
+        }
+
+    def restore(self, tables: Tables) -> None:
+        """Replace the content by keys and rows of each table; open pulls are forgotten."""
+        for spec, table in zip(self._specs, self._tables, strict=True):
+            table.restore(*tables[spec.name])
+        self._open.clear()
+        self._applied.clear()
+        self._gate = StalenessGate(self._gate.bound)
+
+    def status(self) -> dict[str, Any]:
+        """State of each table now; pushes, repeats, waits and rows moved by others since the start; staleness."""
+        return {
+            "tables": {
+                spec.name: table.status() for spec, table in zip(self._specs, self._tables, strict=True)
+            },
             "pushes": self._pushes,
             "repeated_pushes": self._repeats,
             "moved_rows": self._moved_rows,
+            "waits": self._gate.denied,
+            "staleness": self._staleness.counts.tolist(),
+            "staleness_max": self._gate.staleness_max,
         }
+
+
+def split_carried(pull: Pull) -> list[NDArray[np.int32]]:
+    """Of each table the places, in the worker's pull before, of the pull's first keys."""
+    ends = np.cumsum([0, *pull.carries]).tolist()
+    return [pull.carried[start:end] for start, end in zip(ends, ends[1:], strict=False)]

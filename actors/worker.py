@@ -6,19 +6,21 @@ Messages out:
         (while it waits).
 Messages in: none; `run` is the whole life of a worker. Directives come as answers to reports.
 
-While the shards answer a pull, the next batch is already polled, decoded and encoded. A batch counts once its push is
-acknowledged, so offsets that the coordinator knows are always contained in the state.
+Three batches are in hand at most: one is learnt, the next is pulled, and the one after it is polled and encoded while
+the shards answer. A batch counts once its push is acknowledged, so offsets that the coordinator knows are always
+contained in the state.
 """
 
 from __future__ import annotations
 
+from collections import deque
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from learning.job_messages import Arrived, Directive, Reported
-from learning.metrics import DelayHistogram, Prequential
+from learning.metrics import DelayHistogram
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -28,7 +30,7 @@ if TYPE_CHECKING:
     from actors.ports import CoordinatorPort, DeadLetterPort, Decoded, ParameterStore, PredictionPort, Source
     from learning.batch import Batch
     from learning.encoding import NumericEncoder
-    from learning.ftrl import Ftrl
+    from learning.learner import Learner, Metrics
 
 __all__ = ["BarrierTimeoutError", "Worker", "World"]
 
@@ -56,15 +58,21 @@ class World:
 class _Tally:
     """What has been acknowledged since the last report."""
 
-    metrics: Prequential = field(default_factory=Prequential.zero)
+    metrics: Metrics
     delays: DelayHistogram = field(default_factory=DelayHistogram)
     dead: int = 0
     batches: int = 0
     next_offsets: dict[int, int] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
-class _Learnt:
+class _Prepared(NamedTuple):
+    """A batch as it was read, and as the learner sees it."""
+
+    decoded: Decoded
+    batch: Batch
+
+
+class _Learnt(NamedTuple):
     """A batch whose push is not acknowledged yet."""
 
     decoded: Decoded
@@ -77,10 +85,11 @@ class Worker:
     def __init__(
         self,
         worker: int,
-        learner: Ftrl,
+        learner: Learner,
         encoder: NumericEncoder,
         world: World,
         *,
+        pulls_in_flight_max: int = 2,
         poll_timeout_s: float = 0.2,
         report_interval_s: float = 0.05,
         barrier_timeout_s: float = 600.0,
@@ -89,22 +98,26 @@ class Worker:
         self._learner = learner
         self._encoder = encoder
         self._world = world
+        self._pulls_in_flight_max = pulls_in_flight_max
         self._poll_timeout_s = poll_timeout_s
         self._report_interval_s = report_interval_s
         self._reported_s = 0.0
-        self._tally = _Tally()
+        self._tally = _Tally(learner.metrics())
         self._barrier_timeout_s = barrier_timeout_s
         self._directive = Directive(barrier=0, released=0, stop=False)
-        self._ahead: tuple[Decoded, Batch] | None = None
-        self._unacknowledged: _Learnt | None = None
+        self._prepared: _Prepared | None = None
+        self._pulled: deque[_Prepared] = deque()
+        self._unacknowledged: deque[_Learnt] = deque()
+        self._acknowledged = 0
         self._offsets: dict[int, int] = {}
 
     def run(self) -> None:
         """Learn until the source is exhausted or the directive says stop; every push is acknowledged at the end."""
         while True:
-            taken = self._take()
-            if taken is not None:
-                self._learn(*taken)
+            if not self._pulled:
+                self._pull(0.0 if self._unacknowledged else self._poll_timeout_s)
+            if self._pulled:
+                self._learn()
                 continue
             self._settle()
             if self._directive.stop or self._world.source.exhausted:
@@ -120,14 +133,16 @@ class Worker:
         if self._world.predictions is not None:
             self._world.predictions.close()
 
-    def _take(self) -> tuple[Decoded, Batch] | None:
-        """The batch in hand, or the next one if nothing asks for a pause."""
-        if self._ahead is not None:
-            taken, self._ahead = self._ahead, None
-            return taken
-        return self._prepare(0.0 if self._unacknowledged else self._poll_timeout_s)
+    def _pull(self, timeout_s: float) -> None:
+        """Pull the batch that is prepared, or the next one if nothing asks for a pause."""
+        if self._prepared is None:
+            self._prepared = self._prepare(timeout_s)
+        if self._prepared is not None:
+            self._world.store.pull(self._prepared.batch)
+            self._pulled.append(self._prepared)
+            self._prepared = None
 
-    def _prepare(self, timeout_s: float) -> tuple[Decoded, Batch] | None:
+    def _prepare(self, timeout_s: float) -> _Prepared | None:
         """Poll, decode and encode a batch. The encoder then includes it, so none may be left over at a barrier."""
         if self._barrier_due() or self._directive.stop:
             return None
@@ -136,19 +151,24 @@ class Worker:
             return None
         if decoded.dead:
             self._world.dead_letters.write(decoded.dead)
-        return decoded, self._encoder.encode(decoded.batch)
+        return _Prepared(decoded, self._encoder.encode(decoded.batch))
 
-    def _learn(self, decoded: Decoded, batch: Batch) -> None:
+    def _learn(self) -> None:
+        """Learn the oldest pulled batch. The next one is pulled before, so that its answer comes meanwhile."""
         store = self._world.store
-        store.pull(batch)
-        self._ahead = self._prepare(0.0)
+        if self._prepared is None:
+            self._prepared = self._prepare(0.0)
         pulled = store.wait()
+        decoded, batch = self._pulled.popleft()
+        if self._prepared is not None and self._pulls_in_flight_max > 1:
+            self._pull(0.0)
         self._acknowledge()
-        predictions = self._learner.learn(pulled.rows, pulled.index, pulled.bias, batch)
+        predictions = self._learner.learn(pulled.tables, batch)
         store.push(pulled)
-        self._unacknowledged = _Learnt(decoded, predictions)
+        self._unacknowledged.append(_Learnt(decoded, predictions))
         if self._world.predictions is not None:
-            self._world.predictions.write(batch, predictions, str(self._directive.released))
+            own = predictions if predictions.ndim == 1 else predictions[:, 0]
+            self._world.predictions.write(batch, own, str(self._directive.released))
 
     def _settle(self) -> None:
         """Have everything acknowledged and reported; an idle worker reports too, to learn of directives."""
@@ -157,21 +177,22 @@ class Worker:
         self._report()
 
     def _acknowledge(self) -> None:
-        """The store holds the last batch for certain: count it and its offsets as done, and report when it is time."""
-        if self._unacknowledged is None:
-            return
-        learnt, self._unacknowledged = self._unacknowledged, None
-        batch, tally, now_s = learnt.decoded.batch, self._tally, self._world.clock_s()
-        tally.metrics.update(learnt.predictions, batch.labels)
-        tally.delays.update(now_s - batch.produced_s)
-        tally.dead += len(learnt.decoded.dead)
-        tally.batches += 1
-        tally.next_offsets[batch.batch_id.partition] = batch.batch_id.next_offset
-        if now_s - self._reported_s >= self._report_interval_s:
+        """Batches that the store holds for certain count as done, with their offsets; report when it is time."""
+        now_s = self._world.clock_s()
+        while self._acknowledged < self._world.store.acknowledged:
+            decoded, predictions = self._unacknowledged.popleft()
+            batch, tally = decoded.batch, self._tally
+            self._learner.judge(tally.metrics, predictions, batch)
+            tally.delays.update(now_s - batch.produced_s)
+            tally.dead += len(decoded.dead)
+            tally.batches += 1
+            tally.next_offsets[batch.batch_id.partition] = batch.batch_id.next_offset
+            self._acknowledged += 1
+        if self._tally.batches and now_s - self._reported_s >= self._report_interval_s:
             self._report()
 
     def _report(self) -> None:
-        tally, self._tally = self._tally, _Tally()
+        tally, self._tally = self._tally, _Tally(self._learner.metrics())
         self._offsets.update(tally.next_offsets)
         reported = Reported(
             self._worker, tally.metrics, tally.delays, tally.dead, tally.batches, tally.next_offsets,

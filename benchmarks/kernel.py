@@ -24,6 +24,7 @@ from learning.batch import Batch, BatchId
 from learning.ftrl import Ftrl
 from learning.grouping import KeyGrouper
 from learning.keys import BIAS_KEY
+from learning.learner import TableRows
 from learning.table import Table
 
 NUMBERS, CATEGORIES, BATCH = 13, 26, 4096
@@ -114,7 +115,7 @@ def run_ours(count: int, way: str) -> tuple[float, float]:
 
 def _direct(table: Table, bias: int, batch: Batch) -> Any:
     index = table.locate(batch.keys)
-    return FTRL.learn(table.rows, index, bias, batch)
+    return FTRL.learn([TableRows(table.rows, index, bias)], batch)
 
 
 def _pulled(table: Table, grouper: KeyGrouper, batch: Batch) -> Any:
@@ -122,7 +123,7 @@ def _pulled(table: Table, grouper: KeyGrouper, batch: Batch) -> Any:
     grouped = grouper.group(batch.keys)
     at = table.locate(grouped.keys)
     rows = table.rows[at]
-    predictions = FTRL.learn(rows, grouped.index, grouped.bias, batch)
+    predictions = FTRL.learn([TableRows(rows, grouped.index, grouped.bias)], batch)
     table.rows[at] = rows
     return predictions
 

@@ -33,6 +33,7 @@ from learning.encoding import NumericEncoder
 from learning.ftrl import Ftrl
 from learning.grouping import KeyGrouper
 from learning.keys import BIAS_KEY
+from learning.learner import TableRows
 from learning.table import Table
 
 if TYPE_CHECKING:
@@ -137,7 +138,7 @@ def file_stream(path: Path) -> Stream:
 
 def sequential(stream: Stream, ftrl: Ftrl) -> Losses:
     """What one process makes of the stream."""
-    return stream.losses(ftrl.learn(stream.fresh(), stream.index, stream.bias, stream.whole))
+    return stream.losses(ftrl.learn([TableRows(stream.fresh(), stream.index, stream.bias)], stream.whole))
 
 
 def staleness_alone(stream: Stream, ftrl: Ftrl, workers: int, size: int) -> Losses:
@@ -146,10 +147,10 @@ def staleness_alone(stream: Stream, ftrl: Ftrl, workers: int, size: int) -> Loss
     for first in range(0, len(cut), workers):
         of_round = cut[first : first + workers]
         for batch, grouped, at in of_round:
-            out.append(ftrl.learn(rows[at], grouped.index, grouped.bias, batch))
+            out.append(ftrl.learn([TableRows(rows[at], grouped.index, grouped.bias)], batch))
         for batch, grouped, at in of_round:
             end = rows[at]
-            ftrl.learn(end, grouped.index, grouped.bias, batch)
+            ftrl.learn([TableRows(end, grouped.index, grouped.bias)], batch)
             rows[at] = end
     return stream.losses(np.concatenate(out))
 
@@ -166,8 +167,8 @@ def simulate(stream: Stream, ftrl: Ftrl, rule: Rule, workers: int, size: int, or
         for batch, grouped, at in cut[len(opened) : pulls]:
             base = rows[at]
             end = base.copy()
-            out.append(ftrl.learn(end, grouped.index, grouped.bias, batch))
-            coupled = ftrl.coupling(base, end, grouped.index, grouped.bias, batch)
+            out.append(ftrl.learn([TableRows(end, grouped.index, grouped.bias)], batch))
+            coupled = ftrl.coupling([base], [TableRows(end, grouped.index, grouped.bias)], batch)
             opened.append((base, end, coupled, done[at]))
             holds[at] += 1
         base, end, coupled, before = opened[m]
@@ -182,7 +183,7 @@ def simulate(stream: Stream, ftrl: Ftrl, rule: Rule, workers: int, size: int, or
 
 def product(rows: NDArray[np.float32], push: Push, bias: int, ftrl: Ftrl) -> None:
     """The rule that the shards apply."""
-    ftrl.merge(rows, push.at, push.base, push.end, bias, push.coupling)
+    ftrl.merge(0, rows, push.at, push.base, push.end, bias, push.coupling)
 
 
 def table(stream: Stream, ftrl: Ftrl, order: str, title: str) -> None:

@@ -164,7 +164,7 @@ def main(
     counts = {"json": records, "arrow": arrow_records}
     calls = contestants({name for name in only.split(",") if name})
     rates: dict[tuple[str, str], list[float]] = {key: [] for key in calls}
-    warm_up()
+    warm_up("ftrl")
     with tempfile.TemporaryDirectory(prefix="millrace-bench-") as folder:
         topics = {"json": PARTITIONS, "arrow": PARTITIONS}
         with BrokerProcess(Path(folder) / "broker", topics=topics) as broker:

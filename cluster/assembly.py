@@ -11,13 +11,12 @@ from actors.worker import Worker, World
 from cluster.streams.open import open_source
 from cluster.streams.sinks import open_dead_letters, open_predictions
 from learning.encoding import NumericEncoder
-from learning.ftrl import Ftrl
 
 if TYPE_CHECKING:
     from actors.ports import CoordinatorPort, ParameterStore
-    from cluster.config import FeaturesConfig, FtrlLearnerConfig, Pipeline
+    from cluster.config import Pipeline
 
-__all__ = ["WorkerSpec", "build_encoder", "build_learner", "build_worker"]
+__all__ = ["WorkerSpec", "build_encoder", "build_worker"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,23 +32,23 @@ class WorkerSpec:
     bounds: dict[int, tuple[int, int | None]]
 
 
-def build_learner(config: FtrlLearnerConfig) -> Ftrl:
-    """The learner that a pipeline names."""
-    return Ftrl(alpha=config.alpha, beta=config.beta, l1=config.l1, l2=config.l2, kappa=config.kappa)
-
-
-def build_encoder(config: FeaturesConfig) -> NumericEncoder:
-    """The encoder of numeric features that a pipeline describes."""
-    numeric = config.numeric
+def build_encoder(pipeline: Pipeline) -> NumericEncoder:
+    """The encoder of numeric features that a pipeline describes; none to speak of where the learner wants none."""
+    if not pipeline.learner.build().encodes:
+        return NumericEncoder(standardize=False, bins_per_sd=0.0)
+    numeric = pipeline.features.numeric
     return NumericEncoder(standardize=numeric.standardize, clip=numeric.clip, bins_per_sd=numeric.bins_per_sd)
 
 
 def build_worker(spec: WorkerSpec, store: ParameterStore, coordinator: CoordinatorPort) -> Worker:
     """Open the worker's streams and put it together. Raises SourceError if the stream cannot be read."""
     pipeline = spec.pipeline
-    learner = build_learner(pipeline.learner)
+    learner = pipeline.learner.build()
+    label_min, label_max = learner.label_range
     world = World(
-        source=open_source(pipeline, spec.bounds, label_min=learner.label_min, label_max=learner.label_max),
+        source=open_source(
+            pipeline, spec.bounds, label_min=label_min, label_max=label_max, roles=learner.roles
+        ),
         store=store,
         coordinator=coordinator,
         dead_letters=open_dead_letters(pipeline, Path(spec.run_folder) / "dead_letters", spec.worker),
@@ -57,4 +56,10 @@ def build_worker(spec: WorkerSpec, store: ParameterStore, coordinator: Coordinat
         clock_s=time.time,
         sleep=time.sleep,
     )
-    return Worker(spec.worker, learner, build_encoder(pipeline.features), world)
+    return Worker(
+        spec.worker,
+        learner,
+        build_encoder(pipeline),
+        world,
+        pulls_in_flight_max=pipeline.cluster.pulls_in_flight_max,
+    )

@@ -9,19 +9,21 @@ is made, so the recorded pipeline never holds the secret.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, model_validator
+from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
 from cluster.config_errors import PipelineError, explain, read_yaml, with_overrides
+from cluster.config_learners import AnyLearnerConfig, LearnerConfig, Section, TablePolicyConfig, default_learner
+from learning.policy import TablePolicy
 
 __all__ = [
     "ClusterConfig",
     "DeadLettersConfig",
     "FeaturesConfig",
     "FileSourceConfig",
-    "FtrlLearnerConfig",
     "KafkaSourceConfig",
+    "LearnerConfig",
     "MlflowConfig",
     "NumericConfig",
     "Pipeline",
@@ -32,11 +34,7 @@ __all__ = [
 ]
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class KafkaConnection(_Section):
+class KafkaConnection(Section):
     """How to reach Kafka; `options` go to kafka-python as they are (TLS, SASL), `${NAME}` read from the environment."""
 
     bootstrap_servers: str = "127.0.0.1:9092"
@@ -56,7 +54,7 @@ class KafkaSourceConfig(KafkaConnection):
     buffered_batches_max: PositiveInt = 8
 
 
-class FileSourceConfig(_Section):
+class FileSourceConfig(Section):
     """Records from one CSV, CSV.gz, Parquet or JSON-lines file, in the order of its rows."""
 
     kind: Literal["file"] = "file"
@@ -68,7 +66,7 @@ class FileSourceConfig(_Section):
     buffered_batches_max: PositiveInt = 8
 
 
-class NumericConfig(_Section):
+class NumericConfig(Section):
     """What a number becomes: its running z-score, and a categorical bin of that z-score."""
 
     standardize: bool = True
@@ -78,7 +76,7 @@ class NumericConfig(_Section):
     """Bins per standard deviation, learnt as categories beside the z-score; 0 turns them off."""
 
 
-class FeaturesConfig(_Section):
+class FeaturesConfig(Section):
     """Which features there are. Those that are not named take their kind from the data: text is categorical."""
 
     numeric: NumericConfig = NumericConfig()
@@ -96,42 +94,34 @@ class FeaturesConfig(_Section):
         return self
 
 
-class FtrlLearnerConfig(_Section):
-    """FTRL-Proximal logistic regression (McMahan et al., KDD 2013); labels in [0, 1]."""
-
-    kind: Literal["ftrl"] = "ftrl"
-    alpha: PositiveFloat = 0.1
-    beta: Annotated[float, Field(ge=0)] = 1.0
-    l1: Annotated[float, Field(ge=0)] = 0.0
-    l2: Annotated[float, Field(ge=0)] = 0.0
-    kappa: Annotated[float, Field(ge=0)] = 1.0
-    """Walks of several workers over the same key: 0 adds them, more averages them sooner. One worker: no effect."""
-
-
-class ClusterConfig(_Section):
+class ClusterConfig(Section):
     """How many actors, and on which Ray; `address` None starts a local Ray on 127.0.0.1 only (or uses RAY_ADDRESS)."""
 
     shards: Annotated[int, Field(ge=1, le=1024)] = 2
     workers: Annotated[int, Field(ge=1, le=1024)] = 2
+    pulls_in_flight_max: Annotated[int, Field(ge=1, le=2)] = 2
+    """2: a worker pulls its next batch before it has learnt this one, so that it does not wait for the shards."""
+    staleness_examples_max: Annotated[int, Field(ge=0)] | None = None
+    """Records that other workers may push between a worker's pull and its push; who would exceed it waits."""
     address: str | None = None
     actor_start_timeout_s: PositiveFloat = 120.0
     call_timeout_s: PositiveFloat = 60.0
 
 
-class SnapshotsConfig(_Section):
+class SnapshotsConfig(Section):
     """Where the state is written, and how often; 0 records means only at the end."""
 
     path: str = "runs"
     interval_records: Annotated[int, Field(ge=0)] = 0
 
 
-class PredictionsConfig(_Section):
+class PredictionsConfig(Section):
     """Topic that receives {"id", "prediction", "version"} for each record, as JSON; None writes none."""
 
     topic: str | None = None
 
 
-class DeadLettersConfig(_Section):
+class DeadLettersConfig(Section):
     """Where bad records go, with reason and place: a topic of the source's Kafka, or files in the run's folder."""
 
     topic: str | None = None
@@ -139,7 +129,7 @@ class DeadLettersConfig(_Section):
     """Of a longer bad message this many bytes are kept; its full length is recorded."""
 
 
-class MlflowConfig(_Section):
+class MlflowConfig(Section):
     """Where runs and versions are recorded; the environment's MLFLOW_TRACKING_URI outranks nothing but the default."""
 
     enabled: bool = True
@@ -150,13 +140,15 @@ class MlflowConfig(_Section):
     interval_s: PositiveFloat = 2.0
 
 
-class Pipeline(_Section):
+class Pipeline(Section):
     """A whole pipeline; `batch_records` is how many records are pulled, learnt and pushed at a time."""
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
     source: Annotated[KafkaSourceConfig | FileSourceConfig, Field(discriminator="kind")]
     features: FeaturesConfig = FeaturesConfig()
-    learner: FtrlLearnerConfig = FtrlLearnerConfig()
+    learner: AnyLearnerConfig = Field(default_factory=default_learner)
+    tables: dict[str, TablePolicyConfig] = {}
+    """Admission, expiry and ceiling of the learner's tables, by name; a table that is not named keeps every key."""
     batch_records: Annotated[int, Field(ge=1, le=1_000_000)] = 4096
     records_max: PositiveInt | None = None
     """The job ends once this many records have been read (learnt or dead-lettered); None sets no such end."""
@@ -165,6 +157,20 @@ class Pipeline(_Section):
     predictions: PredictionsConfig = PredictionsConfig()
     dead_letters: DeadLettersConfig = DeadLettersConfig()
     mlflow: MlflowConfig = MlflowConfig()
+
+    @model_validator(mode="after")
+    def _tables_exist(self) -> Self:
+        names = [spec.name for spec in self.learner.build().specs()]
+        unknown = sorted(set(self.tables) - set(names))
+        if unknown:
+            msg = f"tables.{unknown[0]}: the learner {self.learner.kind} has no such table, but {', '.join(names)}"
+            raise ValueError(msg)
+        self.policies()
+        return self
+
+    def policies(self) -> dict[str, TablePolicy]:
+        """The policies of the tables that are named."""
+        return {name: TablePolicy(**section.model_dump()) for name, section in self.tables.items()}
 
 
 def load_pipeline(path: str | Path, overrides: list[str] | None = None) -> Pipeline:

@@ -9,10 +9,17 @@ from typing import TYPE_CHECKING, Any
 import yaml
 from pydantic import BaseModel, ValidationError
 
+from learning.learners import LEARNERS
+
 if TYPE_CHECKING:
     from pathlib import Path
 
 __all__ = ["PipelineError", "explain", "read_yaml", "with_overrides"]
+
+
+_KINDS = {"source": ("kafka", "file"), "learner": tuple(LEARNERS)}
+_TAGS = [kind for kinds in _KINDS.values() for kind in kinds]
+"""Steps of an error's place that stand in no file: pydantic names the kind that it took."""
 
 
 class PipelineError(Exception):
@@ -81,7 +88,7 @@ def explain(error: ValueError, values: dict[str, Any], model: type[BaseModel], o
 
 
 def _sentence(problem: Any, model: type[BaseModel], origin: str) -> str:
-    steps = [str(step) for step in problem["loc"] if step not in ("kafka", "file")]
+    steps = [str(step) for step in problem["loc"] if step not in _TAGS]
     key = ".".join(steps)
     if problem["type"] == "extra_forbidden":
         return f"{origin}: unknown key {key}; {_nearest(steps, problem['loc'], model)}"
@@ -93,7 +100,8 @@ def _sentence(problem: Any, model: type[BaseModel], origin: str) -> str:
             if problem["type"] == "union_tag_invalid"
             else "but is missing"
         )
-        return f"{origin}: the key {key}.kind should be kafka or file, {came}"
+        kinds = " or ".join(_KINDS.get(key, _TAGS))
+        return f"{origin}: the key {key}.kind should be {kinds}, {came}"
     came = "" if isinstance(problem["input"], dict) else f", but came {problem['input']!r}"
     reason = problem["msg"].removeprefix("Value error, ")
     return f"{origin}: {key or 'pipeline'}: {reason[:1].lower()}{reason[1:]}{came}"

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from learning.staleness import StalenessHistogram
 
 if TYPE_CHECKING:
     from actors.coordinator import Status
@@ -45,7 +49,7 @@ class Figures:
         )
 
 
-def metric_points(figures: Figures, shards: list[dict[str, int]]) -> dict[str, float]:
+def metric_points(figures: Figures, shards: list[dict[str, Any]]) -> dict[str, float]:
     """MLflow metrics of one moment; the x axis is records."""
     points = {f"prequential/{name}": value for name, value in figures.since_start.items()}
     points |= {f"window/{name}": value for name, value in figures.window.items()}
@@ -57,6 +61,37 @@ def metric_points(figures: Figures, shards: list[dict[str, int]]) -> dict[str, f
         "throughput/records_per_s": figures.rate,
         "freshness/produce_to_learnt_p50_s": figures.delay_p50_s,
         "freshness/produce_to_learnt_p99_s": figures.delay_p99_s,
-        "state/rows": float(sum(shard["rows"] for shard in shards)),
-        "state/bytes": float(sum(shard["bytes"] for shard in shards)),
+        **_state_points(shards),
+        **_staleness_points(shards),
+    }
+
+
+def _state_points(shards: list[dict[str, Any]]) -> dict[str, float]:
+    """Each table's counters over all shards, and what the fullest shard holds."""
+    points: dict[str, float] = {}
+    for name in shards[0]["tables"] if shards else ():
+        tables = [shard["tables"][name] for shard in shards]
+        for counter in tables[0]:
+            values = [float(table[counter]) for table in tables]
+            points[f"state/{name}_{counter}"] = max(values) if counter == "load" else sum(values)
+    totals = [[t for t in shard["tables"].values()] for shard in shards]
+    of_shards = [sum(table["bytes"] for table in tables) for tables in totals]
+    return points | {
+        "state/rows": float(sum(table["rows"] for tables in totals for table in tables)),
+        "state/bytes": float(sum(of_shards)),
+        "state/bytes_of_largest_shard": float(max(of_shards, default=0)),
+    }
+
+
+def _staleness_points(shards: list[dict[str, Any]]) -> dict[str, float]:
+    """How many records of other workers a push had missed, over all pushes since the start."""
+    if not shards or "staleness" not in shards[0]:
+        return {}
+    staleness = StalenessHistogram(np.sum([shard["staleness"] for shard in shards], axis=0).tolist())
+    return {
+        "staleness/records_p50": staleness.quantile(0.50),
+        "staleness/records_p99": staleness.quantile(0.99),
+        "staleness/records_max": float(max(shard["staleness_max"] for shard in shards)),
+        "staleness/waits": float(sum(shard["waits"] for shard in shards)),
+        "staleness/moved_rows": float(sum(shard["moved_rows"] for shard in shards)),
     }

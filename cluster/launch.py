@@ -23,18 +23,18 @@ import ray
 from actors.coordinator import Coordinator
 from actors.ports import StoreError
 from actors.shard import ParameterShard
-from cluster.assembly import WorkerSpec, build_learner, build_worker
+from cluster.assembly import WorkerSpec, build_worker
 from cluster.ending import uninterrupted
 from cluster.loopback import stay_on_loopback
 from cluster.remote import RayShards, RemoteCoordinator, answers_of
 from cluster.store import ShardedStore
 from cluster.warm import warm_up
+from learning.grouping import split_by_shard
 
 if TYPE_CHECKING:
     from types import TracebackType
 
-    from numpy.typing import NDArray
-
+    from actors.ports import Tables
     from cluster.config import Pipeline
 
 __all__ = ["LaunchError", "RayCluster", "local_ray_options"]
@@ -73,10 +73,16 @@ class _WorkerActor:
 
     def open(self) -> None:
         """Load kernels and open streams. Not in the constructor, whose errors Ray reports without their type."""
-        warm_up()
-        timeout_s = self._spec.pipeline.cluster.call_timeout_s
-        learner = build_learner(self._spec.pipeline.learner)
-        store = ShardedStore(self._spec.worker, RayShards(self._shards, timeout_s), learner)
+        pipeline = self._spec.pipeline
+        warm_up(pipeline.learner.kind)
+        timeout_s = pipeline.cluster.call_timeout_s
+        store = ShardedStore(
+            self._spec.worker,
+            RayShards(self._shards, timeout_s),
+            pipeline.learner.build(),
+            counts_sights=not all(policy.keeps_all for policy in pipeline.policies().values()),
+            wait_timeout_s=timeout_s,
+        )
         self._worker = build_worker(self._spec, store, RemoteCoordinator(self._coordinator, timeout_s))
 
     def run(self) -> None:
@@ -138,15 +144,23 @@ class RayCluster:
 
     def _start_actors(self) -> None:
         pipeline = self._pipeline
-        learner = build_learner(pipeline.learner)
+        learner, policies = pipeline.learner.build(), pipeline.policies()
         partitions = [tuple(spec.bounds) for spec in self._specs]
         self.coordinator = RemoteCoordinator(
             self._actor(
-                Coordinator, 0, partitions, pipeline.snapshots.interval_records, pipeline.records_max
+                Coordinator, 0, partitions, learner.metrics(), pipeline.snapshots.interval_records,
+                pipeline.records_max,
             ),
             self._call_timeout_s,
-        )
-        self.shards = [self._actor(ParameterShard, 1, s, learner) for s in range(pipeline.cluster.shards)]
+        )  # fmt: skip
+        count = pipeline.cluster.shards
+        of_shard = {name: policy.of_shard(count) for name, policy in policies.items()}
+        self.shards = [  # the first one lets pulls in or has them wait
+            self._actor(
+                ParameterShard, 1, s, learner, of_shard, None if s else pipeline.cluster.staleness_examples_max
+            )
+            for s in range(count)
+        ]
         self.workers = [
             self._actor(_WorkerActor, 1, spec, self.shards, self.coordinator.handle) for spec in self._specs
         ]
@@ -160,7 +174,9 @@ class RayCluster:
     def _await_start(self) -> None:
         """Wait (bounded) until every actor has loaded its kernels and every worker has opened its streams."""
         timeout_s = self._pipeline.cluster.actor_start_timeout_s
-        refs = [actor.__ray_call__.remote(_load_kernels) for actor in (*self.shards, self.coordinator.handle)]
+        kind = self._pipeline.learner.kind
+        loaded = (*self.shards, self.coordinator.handle)
+        refs = [actor.__ray_call__.remote(_load_kernels, kind) for actor in loaded]
         refs += [worker.open.remote() for worker in self.workers]
         ready, waiting = ray.wait(refs, num_returns=len(refs), timeout=timeout_s)
         if waiting:
@@ -192,15 +208,25 @@ class RayCluster:
         ray.wait(refs, num_returns=len(refs), timeout=self._call_timeout_s, fetch_local=False)
         return refs
 
-    def fetch(self, copies: list[Any]) -> list[tuple[NDArray[Any], NDArray[Any]]]:
-        """The copies behind `snapshot`'s references: keys and rows of each shard."""
-        parts: list[tuple[NDArray[Any], NDArray[Any]]] = answers_of(copies, self._call_timeout_s, "shard")
+    def fetch(self, copies: list[Any]) -> list[Tables]:
+        """The copies behind `snapshot`'s references: the tables of each shard."""
+        parts: list[Tables] = answers_of(copies, self._call_timeout_s, "shard")
         return parts
 
-    def shard_status(self) -> list[dict[str, int]]:
+    def restore(self, tables: Tables) -> None:
+        """Put a snapshot's tables, of however many shards, in place of the present ones; before `start`."""
+        count = len(self.shards)
+        parts = {name: split_by_shard(keys, rows, count) for name, (keys, rows) in tables.items()}
+        references = [
+            shard.restore.remote({name: of_shards[s] for name, of_shards in parts.items()})
+            for s, shard in enumerate(self.shards)
+        ]
+        answers_of(references, self._call_timeout_s, "shard")
+
+    def shard_status(self) -> list[dict[str, Any]]:
         """Counters of each shard."""
         references = [shard.status.remote() for shard in self.shards]
-        status: list[dict[str, int]] = answers_of(references, self._call_timeout_s, "shard")
+        status: list[dict[str, Any]] = answers_of(references, self._call_timeout_s, "shard")
         return status
 
     def close(self) -> None:
@@ -239,6 +265,6 @@ def _init_ray(which: str, **options: Any) -> None:
             signal.signal(signal.SIGTERM, handler)
 
 
-def _load_kernels(_actor: object) -> None:
+def _load_kernels(_actor: object, kind: str) -> None:
     """Runs in an actor's process: loading compiled kernels takes half a second there, better now than in the stream."""
-    warm_up()
+    warm_up(kind)

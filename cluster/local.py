@@ -1,4 +1,4 @@
-"""LocalCluster: one worker over a LocalStore in a thread of this process, behind the interface of RayCluster."""
+"""LocalCluster: one worker over the tables in a thread of this process, behind the interface of RayCluster."""
 
 from __future__ import annotations
 
@@ -6,14 +6,15 @@ import threading
 from typing import TYPE_CHECKING, Any, Self
 
 from actors.coordinator import Coordinator
-from cluster.assembly import WorkerSpec, build_learner, build_worker
-from cluster.store import LocalStore
+from actors.shard import ParameterShard
+from cluster.assembly import WorkerSpec, build_worker
+from cluster.local_store import DirectShards, LocalStore
+from cluster.store import ShardedStore
 
 if TYPE_CHECKING:
     from types import TracebackType
 
-    from numpy.typing import NDArray
-
+    from actors.ports import Tables
     from cluster.config import Pipeline
 
 __all__ = ["LocalCluster"]
@@ -22,14 +23,21 @@ _JOIN_TIMEOUT_S = 60.0
 
 
 class LocalCluster:
-    """The actors of one job as plain objects: no Ray, one worker, one table."""
+    """The actors of one job as plain objects: no Ray, one worker, and no shard, or one where tables have policies."""
 
     def __init__(self, pipeline: Pipeline, spec: WorkerSpec) -> None:
-        self._store = LocalStore(build_learner(pipeline.learner))
+        learner, policies = pipeline.learner.build(), pipeline.policies()
+        store: LocalStore | ShardedStore
+        self._holder: LocalStore | ParameterShard
+        if all(policy.keeps_all for policy in policies.values()):
+            self._holder = store = LocalStore(learner)
+        else:
+            shards = DirectShards(1, learner, policies)
+            self._holder, store = shards.shards[0], ShardedStore(0, shards, learner, counts_sights=True)
         self.coordinator = Coordinator(
-            [tuple(spec.bounds)], pipeline.snapshots.interval_records, pipeline.records_max
+            [tuple(spec.bounds)], learner.metrics(), pipeline.snapshots.interval_records, pipeline.records_max
         )
-        self._worker = build_worker(spec, self._store, self.coordinator)
+        self._worker = build_worker(spec, store, self.coordinator)
         self._error: BaseException | None = None
         self._thread = threading.Thread(target=self._run, name="millrace-worker", daemon=True)
 
@@ -60,15 +68,19 @@ class LocalCluster:
 
     def snapshot(self) -> list[Any]:
         """Copy the table."""
-        return [self._store.snapshot()]
+        return [self._holder.snapshot()]
 
-    def fetch(self, copies: list[Any]) -> list[tuple[NDArray[Any], NDArray[Any]]]:
+    def fetch(self, copies: list[Any]) -> list[Tables]:
         """The copies themselves."""
         return copies
 
-    def shard_status(self) -> list[dict[str, int]]:
+    def restore(self, tables: Tables) -> None:
+        """Put a snapshot's tables in place of the present ones; before `start`."""
+        self._holder.restore(tables)
+
+    def shard_status(self) -> list[dict[str, Any]]:
         """Counters of the table."""
-        return [self._store.status()]
+        return [self._holder.status()]
 
     def close(self) -> None:
         """Ask the worker to end and wait for it; may be called twice."""

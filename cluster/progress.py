@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 __all__ = ["ProgressLine", "number"]
 
 _PLAIN_INTERVAL_S = 2.0
+_SHORT = {"log_loss": "loss", "auc": "AUC", "rmse": "RMSE", "mae": "MAE"}
 
 
 def number(value: float, digits: int = 4) -> str:
@@ -66,8 +67,7 @@ def _line(figures: Figures) -> str:
     parts = [
         f"{status.records:,} records",
         f"{figures.rate:,.0f}/s",
-        f"loss {number(since_start['log_loss'])}",
-        f"AUC {number(since_start['auc'])}",
+        *(f"{_SHORT.get(name, name)} {number(since_start[name])}" for name in list(since_start)[:2]),
         f"lag {status.lag:,}",
     ]
     if not math.isnan(figures.delay_p50_s):

@@ -11,11 +11,8 @@ from actors.ports import StoreError
 from learning.job_messages import Directive
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
     from actors.coordinator import Status
-    from cluster.store import Pull, Push
+    from learning.exchange import Pull, Push, Rows
     from learning.job_messages import Arrived, Command, Reported
 
 __all__ = ["RayShards", "RemoteCoordinator", "answers_of", "death"]
@@ -37,9 +34,9 @@ class RayShards:
         """Send one shard a worker's last push and next pull."""
         return self._handles[shard].exchange.remote(worker, push, pull)
 
-    def gather(self, references: list[Any]) -> list[NDArray[np.float32]]:
+    def gather(self, references: list[Any]) -> list[Rows | None]:
         """Wait for all answers."""
-        answers: list[NDArray[np.float32]] = answers_of(references, self._call_timeout_s, "shard")
+        answers: list[Rows | None] = answers_of(references, self._call_timeout_s, "shard")
         return answers
 
 

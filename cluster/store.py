@@ -1,30 +1,34 @@
 """Parameter stores: pull, push, wait - the three verbs by which a worker reaches the parameter state.
 
-The same worker loop runs over both: `LocalStore` keeps one table in this process, `ShardedStore` speaks to shards
-through a transport (Ray's in a job, direct calls in tests).
+The same worker loop runs over both: `LocalStore` keeps the tables in this process, `ShardedStore` speaks to shards
+through a transport (Ray's in a job, direct calls in one process and in tests).
 """
 
 from __future__ import annotations
 
+import time
+from collections import deque
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
 from actors.ports import Pulled, StoreError
+from learning.exchange import Pull, Push, Rows, newest_time_s, split_rows
 from learning.grouping import GroupedKeys, KeyGrouper
-from learning.keys import BIAS_KEY
-from learning.table import Table
+from learning.learner import TableRows
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from numpy.typing import NDArray
 
-    from learning.batch import Batch, BatchId
-    from learning.ftrl import Ftrl
+    from learning.batch import Batch
+    from learning.learner import Learner
 
-    Push = tuple[BatchId, NDArray[np.float32], float]
-    Pull = tuple[BatchId, NDArray[np.uint64]]
+__all__ = ["ShardTransport", "ShardedStore"]
 
-__all__ = ["LocalStore", "ShardTransport", "ShardedStore"]
+_PAUSE_MIN_S, _PAUSE_MAX_S = 0.0005, 0.02
 
 
 class ShardTransport(Protocol):
@@ -33,103 +37,233 @@ class ShardTransport(Protocol):
     def __len__(self) -> int: ...
 
     def exchange(self, shard: int, worker: int, push: Push | None, pull: Pull | None) -> Any:
-        """Send one shard a worker's last push and next pull; returns a reference to the answer."""
+        """Send one shard a worker's earlier push and next pull; returns a reference to the answer."""
 
-    def gather(self, references: list[Any]) -> list[NDArray[np.float32]]:
+    def gather(self, references: list[Any]) -> list[Rows | None]:
         """The answers behind references, in order. Raises StoreError after a bounded wait."""
 
 
-class LocalStore:
-    """The whole state in one table; a pull is a lookup, and the learner works on the table's own rows."""
+@dataclass(frozen=True, slots=True)
+class _Call:
+    """One call to each shard; once it is answered, the first `pushes` pushes are applied."""
 
-    def __init__(self, learner: Ftrl) -> None:
-        self._table = Table(learner.width)
-        self._bias = int(self._table.locate(np.array([BIAS_KEY], np.uint64))[0])
-        self._batch: Batch | None = None
+    references: list[Any]
+    pushes: int
 
-    def pull(self, batch: Batch) -> None:
-        """Remember the batch; rows are looked up by `wait`, because a lookup may grow the table."""
-        self._batch = batch
 
-    def wait(self) -> Pulled:
-        """The table's own rows: what the learner changes is learnt at once."""
-        if self._batch is None:
-            msg = "expected a pull before wait"
-            raise StoreError(msg)
-        batch, self._batch = self._batch, None
-        index = self._table.locate(batch.keys)
-        return Pulled(batch.batch_id, self._table.rows, index, self._bias)
+@dataclass(slots=True)
+class _Asked:
+    """A pull on its way: `carries` if the batch before it was not pushed yet when it was sent."""
 
-    def push(self, pulled: Pulled) -> None:
-        """Nothing to send."""
+    batch: Batch
+    grouped: list[GroupedKeys]
+    carries: bool
+    call: _Call | None = None
 
-    def flush(self) -> None:
-        """Nothing to wait for."""
 
-    def snapshot(self) -> tuple[NDArray[np.uint64], NDArray[np.float32]]:
-        """Copies of all keys and rows."""
-        return self._table.keys.copy(), self._table.rows.copy()
+@dataclass(slots=True)
+class _Walk:
+    """A batch that is being learnt, or was the last: from which rows, to which, and how coupled.
 
-    def status(self) -> dict[str, int]:
-        """Counters as a shard gives them."""
-        return {"rows": len(self._table), "bytes": self._table.memory_bytes}
+    `absent` by table: which of its keys have no row; None where all have one.
+    """
+
+    asked: _Asked
+    bases: list[NDArray[np.float32]]
+    tables: tuple[TableRows, ...]
+    absent: list[NDArray[np.bool_]] | None
+    coupling: float = 1.0
 
 
 class ShardedStore:
     """The state in ParameterShards, as one worker sees it.
 
-    A pull sends each shard its distinct keys, once a batch; the push of the batch before travels in the same call,
-    so a batch costs one round trip a shard. A shard runs a worker's calls in the order sent, so a pull sees every
-    earlier push of the same worker: one worker computes exactly what `LocalStore` does.
+    A pull sends each shard its distinct keys, once a batch, and with it the newest push that is ready: one round trip
+    a shard and batch. A shard runs a worker's calls in the order sent. A pull that is sent before the batch before it
+    is pushed gets older rows; `wait` then takes that batch's own walk into them, as the shards do with theirs, so one
+    worker computes exactly what `LocalStore` does.
+
+    `counts_sights`: some table admits keys by how often they were seen. `sleep` is used where a pull has to wait for
+    slower workers, `wait_timeout_s` at most.
     """
 
-    def __init__(self, worker: int, shards: ShardTransport, learner: Ftrl) -> None:
+    def __init__(
+        self,
+        worker: int,
+        shards: ShardTransport,
+        learner: Learner,
+        *,
+        counts_sights: bool = False,
+        wait_timeout_s: float = 60.0,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
         self._worker = worker
         self._shards = shards
         self._learner = learner
-        self._grouper = KeyGrouper(len(shards))
-        self._open: tuple[Batch, GroupedKeys, list[Any]] | None = None
-        self._learning: tuple[Batch, NDArray[np.float32]] | None = None
+        self._widths = [spec.width for spec in learner.specs()]
+        self._groupers = [KeyGrouper(len(shards), bias=spec.bias) for spec in learner.specs()]
+        self._counts_sights = counts_sights
+        self._wait_timeout_s = wait_timeout_s
+        self._sleep = sleep
+        self._open: deque[_Asked] = deque()
+        self._learning: _Walk | None = None
+        self._learnt: _Walk | None = None
         self._pending: list[Push] | None = None
-        self._bounds: NDArray[np.int64] = np.zeros(len(shards) + 1, np.int64)
+        self._unheard: deque[_Call] = deque()
+        self._pushes = self._acknowledged = 0
+
+    @property
+    def acknowledged(self) -> int:
+        """How many pushes the shards have applied for certain."""
+        return self._acknowledged
 
     def pull(self, batch: Batch) -> None:
-        """Send each shard its keys, together with the rows of the batch before."""
-        grouped = self._grouper.group(batch.keys)
-        keys = [grouped.keys[a:b] for a, b in zip(grouped.bounds[:-1], grouped.bounds[1:], strict=True)]
-        refs = self._exchange([(batch.batch_id, part) for part in keys])
-        self._open = (batch, grouped, refs)
+        """Send each shard its keys, together with the push that is ready."""
+        carries = self._learning is not None or bool(self._open)
+        keys = self._learner.keys(batch)
+        grouped = [g.group(k, carry=carries) for g, k in zip(self._groupers, keys, strict=True)]
+        asked = _Asked(batch, grouped, carries)
+        asked.call = self._call(self._pulls(asked))
+        self._open.append(asked)
 
     def wait(self) -> Pulled:
-        """The pulled rows, joined in the order of the grouped keys; acknowledges the push before."""
-        if self._open is None:
-            msg = "expected a pull before wait"
-            raise StoreError(msg)
-        batch, grouped, refs = self._open
-        self._open = None
-        rows = np.empty((len(grouped.keys), self._learner.width), np.float32)
-        np.concatenate(self._shards.gather(refs), out=rows)
-        self._bounds, self._learning = grouped.bounds, (batch, rows.copy())
-        return Pulled(batch.batch_id, rows, grouped.index, grouped.bias)
+        """The rows of the oldest open pull, with this worker's own learning in them."""
+        if not self._open or self._learning is not None:
+            raise StoreError("expected a pull, and the push of the batch before, before wait")
+        asked = self._open.popleft()
+        walk = self._walk(asked, self._answers(asked))
+        if asked.carries and self._learnt is not None:
+            self._carry(self._learnt, walk)
+        walk.bases = [table.rows.copy() for table in walk.tables]
+        self._learning, self._learnt = walk, None
+        return Pulled(asked.batch.batch_id, walk.tables)
 
     def push(self, pulled: Pulled) -> None:
         """Keep the rows, and how strongly their walk is coupled, for the next call to the shards."""
-        if self._learning is None:
+        walk, self._learning = self._learning, None
+        if walk is None or walk.asked.batch.batch_id != pulled.batch_id:
             raise StoreError("expected a wait before push")
-        (batch, base), self._learning = self._learning, None
-        coupling = self._learner.coupling(base, pulled.rows, pulled.index, pulled.bias, batch)
-        bounds = zip(self._bounds[:-1], self._bounds[1:], strict=True)
-        self._pending = [(pulled.batch_id, pulled.rows[a:b], coupling) for a, b in bounds]
+        if self._pending is not None:
+            self._unheard.append(self._call([None] * len(self._shards)))
+        walk.coupling = self._learner.coupling(walk.bases, walk.tables, walk.asked.batch)
+        self._pending = [
+            Push(pulled.batch_id, _joined([table.rows[part].ravel() for table, part in parts]), walk.coupling)
+            for parts in (self._parts(walk, shard) for shard in range(len(self._shards)))
+        ]
+        self._learnt = walk
 
     def flush(self) -> None:
         """Send a push that is still held back, and wait for the shards."""
         if self._pending is not None:
-            self._shards.gather(self._exchange([None] * len(self._shards)))
+            self._unheard.append(self._call([None] * len(self._shards)))
+        self._hear()
 
-    def _exchange(self, pulls: list[Pull | None]) -> list[Any]:
+    def _parts(self, walk: _Walk, shard: int) -> list[tuple[TableRows, slice]]:
+        return [
+            (table, slice(grouped.bounds[shard], grouped.bounds[shard + 1]))
+            for table, grouped in zip(walk.tables, walk.asked.grouped, strict=True)
+        ]
+
+    def _call(self, pulls: list[Pull | None]) -> _Call:
+        """Send each shard the pending push and its pull."""
         pending, self._pending = self._pending, None
         pushes: list[Push | None] = [None] * len(self._shards) if pending is None else [*pending]
-        return [
-            self._shards.exchange(shard, self._worker, sent, pull)
-            for shard, (sent, pull) in enumerate(zip(pushes, pulls, strict=True))
+        self._pushes += pending is not None
+        references = [
+            self._shards.exchange(shard, self._worker, push, pull)
+            for shard, (push, pull) in enumerate(zip(pushes, pulls, strict=True))
         ]
+        return _Call(references, self._pushes)
+
+    def _hear(self, call: _Call | None = None) -> list[Rows | None]:
+        """Wait for calls whose answers hold nothing but that they came, and for `call`."""
+        calls = [*self._unheard, call] if call is not None else [*self._unheard]
+        self._unheard.clear()
+        answers: list[Rows | None] = []
+        for each in calls:
+            answers = self._shards.gather(each.references)
+            self._acknowledged = each.pushes
+        return answers
+
+    def _answers(self, asked: _Asked) -> list[Rows]:
+        """The shards' answers; a pull that has to wait for slower workers is asked again, its wait bounded."""
+        pause_s, waited_s = _PAUSE_MIN_S, 0.0
+        while True:
+            answers = self._hear(asked.call)
+            rows = [answer for answer in answers if answer is not None]
+            if len(rows) == len(answers):
+                return rows
+            if waited_s > self._wait_timeout_s:
+                raise StoreError(
+                    f"worker {self._worker} waited {waited_s:.0f} s for slower workers to push what they have pulled "
+                    f"(cluster.staleness_examples_max); one of them is stuck, look at their logs"
+                )
+            self._sleep(pause_s)
+            waited_s, pause_s = waited_s + pause_s, min(2 * pause_s, _PAUSE_MAX_S)
+            asked.carries = False  # the push that this pull was to overtake goes with it now
+            asked.call = self._call(self._pulls(asked))
+
+    def _pulls(self, asked: _Asked) -> list[Pull | None]:
+        batch, time_s = asked.batch, newest_time_s(asked.batch)
+        pulls: list[Pull | None] = []
+        for shard in range(len(self._shards)):
+            grouped = [(g, slice(g.bounds[shard], g.bounds[shard + 1])) for g in asked.grouped]
+            carried = [g.carried_of(shard) if asked.carries else _NOTHING for g, _ in grouped]
+            pulls.append(
+                Pull(
+                    batch_id=batch.batch_id,
+                    records=len(batch),
+                    time_s=time_s,
+                    sizes=tuple(int(part.stop - part.start) for _, part in grouped),
+                    carries=tuple(map(len, carried)),
+                    keys=_joined([g.keys[part] for g, part in grouped]),
+                    carried=_joined(carried),
+                    sights=_joined([g.sights[part] for g, part in grouped]) if self._counts_sights else None,
+                )
+            )
+        return pulls
+
+    def _walk(self, asked: _Asked, answers: list[Rows]) -> _Walk:
+        """The answers as rows of the batch: of each table, the shards' stretches one behind the other."""
+        sizes = [np.diff(grouped.bounds) for grouped in asked.grouped]
+        parts = [
+            split_rows(answer.flat, [int(size[shard]) for size in sizes], self._widths)
+            for shard, answer in enumerate(answers)
+        ]
+        tables, absent = [], []
+        for t, grouped in enumerate(asked.grouped):
+            rows = np.empty((len(grouped.keys), self._widths[t]), np.float32)
+            np.concatenate([part[t] for part in parts], out=rows)
+            tables.append(TableRows(rows, grouped.index, grouped.bias))
+            missing = np.zeros(len(rows), np.bool_)
+            for shard, answer in enumerate(answers):
+                if answer.absent is not None:
+                    missing[grouped.bounds[shard] + answer.absent[t]] = True
+            absent.append(missing)
+        known = all(answer.absent is None for answer in answers)
+        return _Walk(asked, [], tuple(tables), None if known else absent)
+
+    def _carry(self, learnt: _Walk, walk: _Walk) -> None:
+        """Take the walk over the batch before into the rows of this one, by the rule of the shards."""
+        for t, grouped in enumerate(walk.asked.grouped):
+            before = learnt.asked.grouped[t]
+            to = _stretches(grouped.bounds[:-1], grouped.carries)
+            places = grouped.carried + np.repeat(before.bounds[:-1], grouped.carries)
+            if learnt.absent is not None and walk.absent is not None:
+                both = ~(learnt.absent[t][places] | walk.absent[t][to])
+                places, to = places[both], to[both]
+            end = learnt.tables[t].rows[places]
+            rows, bias = walk.tables[t].rows, grouped.bias
+            self._learner.merge(t, rows, to, learnt.bases[t][places], end, bias, learnt.coupling)
+
+
+_NOTHING = np.empty(0, np.int32)
+
+
+def _joined(parts: list[NDArray[Any]]) -> NDArray[Any]:
+    return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+
+def _stretches(starts: NDArray[np.int64], counts: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The numbers starts[i], starts[i] + 1, ... of each of the stretches, one stretch after the other."""
+    return np.repeat(starts - np.concatenate(([0], np.cumsum(counts)[:-1])), counts) + np.arange(counts.sum())

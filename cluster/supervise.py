@@ -15,9 +15,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from numpy.typing import NDArray
-
     from actors.coordinator import Status
+    from actors.ports import Tables
     from cluster.config import Pipeline
     from learning.job_messages import Command
 
@@ -58,10 +57,10 @@ class ClusterPort(Protocol):
     def snapshot(self) -> list[Any]:
         """Have the shards copy their rows."""
 
-    def fetch(self, copies: list[Any]) -> list[tuple[NDArray[Any], NDArray[Any]]]:
+    def fetch(self, copies: list[Any]) -> list[Tables]:
         """The copies themselves."""
 
-    def shard_status(self) -> list[dict[str, int]]:
+    def shard_status(self) -> list[dict[str, Any]]:
         """Counters of each shard."""
 
 
@@ -142,14 +141,13 @@ class Supervisor:
 
     def _write(self, command: TakeSnapshot, copies: list[Any]) -> Path:
         parts = self._cluster.fetch(copies)
+        arrays = {"encoder.keys": command.encoder[0], "encoder.stats": command.encoder[1]}
+        for name in parts[0]:
+            arrays[f"{name}.keys"] = np.concatenate([part[name][0] for part in parts])
+            arrays[f"{name}.rows"] = np.concatenate([part[name][1] for part in parts])
         state = ModelState(
             pipeline=self._pipeline.model_dump(mode="json"),
-            arrays={
-                "weights.keys": np.concatenate([keys for keys, _ in parts]),
-                "weights.rows": np.concatenate([rows for _, rows in parts]),
-                "encoder.keys": command.encoder[0],
-                "encoder.stats": command.encoder[1],
-            },
+            arrays=arrays,
             offsets=command.offsets,
             records=command.records,
             metrics=command.metrics,

@@ -2,34 +2,39 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
-from actors.shard import ParameterShard
 from cluster.config import FeaturesConfig
 from cluster.decode.decoder import Decoder
 from cluster.decode.messages import Messages
-from cluster.store import LocalStore
+from cluster.local_store import DirectShards, LocalStore
+from cluster.store import ShardedStore
 from learning.batch import BatchId
 from learning.encoding import NumericEncoder, merge_stats
-from learning.ftrl import Ftrl
-from learning.grouping import KeyGrouper
-from learning.metrics import Prequential
+from learning.learners import LEARNERS
 
 __all__ = ["warm_up"]
 
+_RECORD = b'{"id":"a","ts":1.5,"features":{%s"x":0.5,"c":"text"},"label":1}'
 
-def warm_up() -> None:
-    """Take two JSON records the whole way; a first call takes half a minute on a new machine, later ones a second."""
-    values = [b'{"id":"a","ts":1.5,"features":{"x":0.5,"c":"text"},"label":1}'] * 2
-    messages = Messages(0, np.arange(2, dtype=np.int64), values, np.zeros(2), 2)
+
+def warm_up(kind: str) -> None:
+    """Take JSON records the whole way to a learner of `kind`; half a minute on a new machine, later a second."""
+    learner = LEARNERS[kind]()
+    roles = b"".join(b'"%s":"1",' % role.encode() for role in learner.roles)
+    messages = Messages(0, np.arange(2, dtype=np.int64), [_RECORD % roles] * 2, np.zeros(2), 2)
     encoder = NumericEncoder()
-    batch = encoder.encode(Decoder("warm-up", FeaturesConfig()).decode(messages).batch)
+    decoder = Decoder("warm-up", FeaturesConfig(), roles=learner.roles)
+    batch = encoder.encode(decoder.decode(messages).batch)
     merge_stats([encoder.state()])
-    learner, metrics, store = Ftrl(), Prequential.zero(), LocalStore(Ftrl())
-    store.pull(batch)
-    pulled = store.wait()
-    metrics.update(learner.learn(pulled.rows, pulled.index, pulled.bias, batch), batch.labels)
-    shard, keys = ParameterShard(0, learner), KeyGrouper(1).group(batch.keys).keys
-    rows = shard.exchange(0, None, (BatchId(0, 0, 2), keys))
-    coupling = learner.coupling(pulled.rows, pulled.rows, pulled.index, pulled.bias, batch)
-    shard.exchange(0, (BatchId(0, 0, 2), rows, coupling), None)
+    shards = DirectShards(1, learner)
+    for store in (LocalStore(learner), ShardedStore(0, shards, learner), ShardedStore(1, shards, learner)):
+        store.pull(batch)
+        pulled = store.wait()
+        store.pull(replace(batch, batch_id=BatchId(0, 2, 4)))  # ahead of the push, so that it is carried
+        learner.judge(learner.metrics(), learner.learn(pulled.tables, batch), batch)
+        store.push(pulled)
+        store.push(store.wait())
+        store.flush()

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from learning.encoding import merge_stats
 from learning.job_messages import (
@@ -28,7 +29,10 @@ from learning.job_messages import (
     StopAsked,
     TakeSnapshot,
 )
-from learning.metrics import DelayHistogram, Prequential
+from learning.metrics import DelayHistogram
+
+if TYPE_CHECKING:
+    from learning.learner import Metrics
 
 __all__ = ["Brain", "Phase", "WorkerShare", "assign"]
 
@@ -75,6 +79,7 @@ class Brain:
 
     Args:
         partitions: for each worker its partitions; every partition has exactly one worker.
+        metrics: the learner's metrics of no records; what workers report is added to them.
         snapshot_interval_records: 0 for no snapshot but the last.
         records_max: the job stops after this many records; None for no such end.
 
@@ -83,12 +88,13 @@ class Brain:
     def __init__(
         self,
         partitions: list[tuple[int, ...]],
+        metrics: Metrics,
         *,
         snapshot_interval_records: int = 0,
         records_max: int | None = None,
     ) -> None:
         self.workers = [WorkerShare(share) for share in partitions]
-        self.metrics = Prequential.zero()
+        self.metrics = metrics
         self.delays = DelayHistogram()
         self.phase = Phase.LEARNING
         self.snapshots = 0

@@ -18,17 +18,22 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from numba import njit
 
+from learning.learner import TableSpec
 from learning.merge import merge_walks, walk_coupling
+from learning.metrics import Prequential
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
 
     from learning.batch import Batch
+    from learning.learner import TableRows
 
 __all__ = ["Ftrl"]
 
@@ -127,7 +132,7 @@ def _predict(rows, index, bias, values, offsets, inverse_alpha, beta, l1, l2, ou
 
 @dataclass(frozen=True, slots=True)
 class Ftrl:
-    """The FTRL learner: its parameters, and what can be done with rows of (z, n).
+    """The FTRL learner: one table, `weights`, of rows (z, n), the bias among them.
 
     `alpha` > 0 learning rate, `beta` >= 0, `l1`, `l2` >= 0 regularisation, `kappa` >= 0 strength of the merge.
     """
@@ -137,39 +142,59 @@ class Ftrl:
     l1: float = 0.0
     l2: float = 0.0
     kappa: float = 1.0
+    """Walks of several workers over the same key: 0 adds them, more averages them sooner. One worker: no effect."""
 
-    width = 2
-    label_min = 0.0
-    label_max = 1.0
+    kind: ClassVar[str] = "ftrl"
+    encodes: ClassVar[bool] = True
+    width: ClassVar[int] = 2
 
-    def learn(
-        self, rows: NDArray[np.float32], index: NDArray[np.int64], bias: int, batch: Batch
-    ) -> NDArray[Any]:
-        """Predict and learn each record in order; changes `rows` (r, 2) in place.
+    def __post_init__(self) -> None:
+        if not self.alpha > 0.0:
+            raise ValueError(f"alpha should be above 0, but is {self.alpha}")
+        for name in ("beta", "l1", "l2", "kappa"):
+            if not getattr(self, name) >= 0.0:
+                raise ValueError(f"{name} should be 0 or more, but is {getattr(self, name)}")
 
-        Args:
-            rows: f32 (r, 2), writable.
-            index: i64 (nnz,), the row of each entry of the batch.
-            bias: row of the bias coordinate.
-            batch: labels in [0, 1].
+    @property
+    def label_range(self) -> tuple[float, float]:
+        """Labels are probabilities: 0, 1, or between."""
+        return 0.0, 1.0
+
+    @property
+    def roles(self) -> tuple[str, ...]:
+        """No feature is special."""
+        return ()
+
+    def specs(self) -> tuple[TableSpec, ...]:
+        """The table of weights."""
+        return (TableSpec("weights", self.width, bias=True),)
+
+    def keys(self, batch: Batch) -> tuple[NDArray[np.uint64], ...]:
+        """Every entry has a weight."""
+        return (batch.keys,)
+
+    def learn(self, tables: Sequence[TableRows], batch: Batch) -> NDArray[Any]:
+        """Predict and learn each record in order; changes the rows f32 (r, 2) in place.
 
         Returns:
             f64 (n,): each record's probability of label 1, as of before the record was learnt.
 
         """
+        (weights,) = tables
         out = np.empty(len(batch))
         _learn(
-            rows, index, bias, batch.values, batch.offsets, batch.labels, batch.weights,
+            weights.rows, weights.index, weights.bias, batch.values, batch.offsets, batch.labels, batch.weights,
             *self._single(), out,
         )  # fmt: skip
         return out
 
-    def predict(
-        self, rows: NDArray[np.float32], index: NDArray[np.int64], bias: int, batch: Batch
-    ) -> NDArray[Any]:
+    def predict(self, tables: Sequence[TableRows], batch: Batch) -> NDArray[Any]:
         """Probabilities f64 (n,) without learning; rows of -1 (never seen) count as weight 0."""
+        (weights,) = tables
         out = np.empty(len(batch))
-        _predict(rows, index, bias, batch.values, batch.offsets, *self._single(), out)
+        _predict(
+            weights.rows, weights.index, weights.bias, batch.values, batch.offsets, *self._single(), out
+        )
         return out
 
     def _single(self) -> tuple[np.float32, ...]:
@@ -178,6 +203,7 @@ class Ftrl:
 
     def merge(
         self,
+        table: int,
         rows: NDArray[np.float32],
         at: NDArray[np.int64],
         base: NDArray[np.float32],
@@ -194,16 +220,21 @@ class Ftrl:
         return int(merge_walks(rows, at, base, end, bias, self.alpha, self.beta, self.l1, self.l2, strength))
 
     def coupling(
-        self,
-        base: NDArray[np.float32],
-        end: NDArray[np.float32],
-        index: NDArray[np.int64],
-        bias: int,
-        batch: Batch,
+        self, bases: Sequence[NDArray[np.float32]], tables: Sequence[TableRows], batch: Batch
     ) -> float:
         """How strongly the coordinates of a walk move together, at least 1: what a merge elsewhere has to know."""
+        (base,), (end,) = bases, tables
         return float(
             walk_coupling(
-                base, end, index, bias, batch.values, batch.offsets, self.alpha, self.beta, self.l1, self.l2
+                base, end.rows, end.index, end.bias, batch.values, batch.offsets,
+                self.alpha, self.beta, self.l1, self.l2,
             )
-        )
+        )  # fmt: skip
+
+    def metrics(self) -> Prequential:
+        """Metrics of probabilities."""
+        return Prequential.zero()
+
+    def judge(self, metrics: Prequential, predictions: NDArray[np.float64], batch: Batch) -> None:
+        """Add a batch's probabilities to `metrics`."""
+        metrics.update(predictions, batch.labels)

@@ -9,7 +9,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from learning.metrics import DelayHistogram, Prequential
+    from learning.learner import Metrics
+    from learning.metrics import DelayHistogram
 
 __all__ = [
     "Arrived",
@@ -35,7 +36,7 @@ class Reported:
     """
 
     worker: int
-    metrics: Prequential
+    metrics: Metrics
     delays: DelayHistogram
     dead: int
     batches: int

@@ -85,8 +85,8 @@ class Prequential:
         loss, correct, labels, predicted = (float(s) / n if n else math.nan for s in self.sums)
         return {
             "log_loss": loss,
-            "accuracy": correct,
             "auc": self._auc(),
+            "accuracy": correct,
             "average_precision": self._average_precision(),
             "calibration": predicted / labels if n and labels > 0 else math.nan,
             "prior_log_loss": _entropy(labels),

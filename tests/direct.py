@@ -1,4 +1,4 @@
-"""Worlds for tests of actors: shards called directly, sources from lists, sinks that remember."""
+"""Worlds for tests of actors: sources from lists, sinks that remember, and the state as a dictionary."""
 
 from __future__ import annotations
 
@@ -9,42 +9,20 @@ import numpy as np
 
 from actors.coordinator import Coordinator
 from actors.ports import Decoded
-from actors.shard import ParameterShard
 from actors.worker import Worker, World
 from learning.encoding import NumericEncoder
 
 if TYPE_CHECKING:
     from actors.ports import DeadLetter, ParameterStore
     from learning.batch import Batch
-    from learning.ftrl import Ftrl
+    from learning.learner import Learner
     from learning.job_messages import Command
 
 
-class DirectShards:
-    """The transport of a ShardedStore without Ray: plain shard objects, called at once."""
-
-    def __init__(self, count: int, learner: Ftrl) -> None:
-        self.shards = [ParameterShard(shard, learner) for shard in range(count)]
-
-    def __len__(self) -> int:
-        return len(self.shards)
-
-    def exchange(self, shard: int, worker: int, push: Any, pull: Any) -> Any:
-        """Call the shard with read-only arrays, as they arrive from another process."""
-        for message in (push, pull):
-            if message is not None:
-                message[1].flags.writeable = False
-        return self.shards[shard].exchange(worker, push, pull)
-
-    def gather(self, references: list[Any]) -> list[Any]:
-        """The answers are there already."""
-        return references
-
-    def state(self) -> dict[int, tuple[float, float]]:
-        """All rows of all shards by key."""
-        return {
-            int(key): tuple(row) for shard in self.shards for key, row in zip(*shard.snapshot(), strict=True)
-        }
+def rows_by_key(holders: list[Any], table: str = "weights") -> dict[int, tuple[float, ...]]:
+    """All rows of a table by key; `holders` are shards or stores."""
+    parts = [holder.snapshot()[table] for holder in holders]
+    return {int(key): tuple(row) for keys, rows in parts for key, row in zip(keys, rows, strict=True)}
 
 
 @dataclass
@@ -117,7 +95,7 @@ class MemoryPredictions:
 class Rig:
     """A worker in a world of plain objects; the clock stands still and sleeping carries out commands."""
 
-    learner: Ftrl
+    learner: Learner
     store: ParameterStore
     source: ListSource
     coordinator: Coordinator
@@ -125,6 +103,7 @@ class Rig:
     letters: MemorySink = field(default_factory=MemorySink)
     predicted: MemoryPredictions = field(default_factory=MemoryPredictions)
     commands: list[Command] = field(default_factory=list)
+    in_flight: int = 2
 
     def build(self) -> Worker:
         """The worker itself."""
@@ -137,7 +116,14 @@ class Rig:
             clock_s=lambda: 0.0,
             sleep=lambda _: self.carry_out(),
         )
-        return Worker(self.worker, self.learner, NumericEncoder(), world, report_interval_s=0.0)
+        return Worker(
+            self.worker,
+            self.learner,
+            NumericEncoder(),
+            world,
+            pulls_in_flight_max=self.in_flight,
+            report_interval_s=0.0,
+        )
 
     def carry_out(self) -> None:
         """What the supervisor does: take the snapshots that are commanded."""

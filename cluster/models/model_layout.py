@@ -1,33 +1,52 @@
-"""Which arrays each kind of learner has: names, dtypes, and shapes that must agree with each other."""
+"""Which arrays a model has: those of its learner's tables and of the encoder, with shapes that must agree."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from numpy.typing import NDArray
 
-__all__ = ["LAYOUTS", "layout_problems"]
+from learning.learners import LEARNERS
 
-LAYOUTS: dict[str, dict[str, tuple[str, tuple[str | int, ...]]]] = {
-    "ftrl": {
-        "weights.keys": ("<u8", ("rows",)),
-        "weights.rows": ("<f4", ("rows", 2)),
-        "encoder.keys": ("<u8", ("features",)),
-        "encoder.stats": ("<f8", ("features", 3)),
-    },
-}
-"""Arrays of each kind of learner: dtype, and shape with names for the sizes that must agree."""
+if TYPE_CHECKING:
+    from learning.learner import Learner
+
+__all__ = ["layout_of", "layout_problems", "learner_of"]
+
+Layout = dict[str, tuple[str, tuple[str | int, ...]]]
+
+
+def learner_of(pipeline: dict[str, Any]) -> Learner:
+    """The learner that a recorded pipeline names. Raises ValueError, in a sentence, if there is none such."""
+    settings = pipeline.get("learner")
+    kind = settings.get("kind") if isinstance(settings, dict) else None
+    if not isinstance(settings, dict) or kind not in LEARNERS:
+        raise ValueError(f"expected a learner of kind {', '.join(LEARNERS)}, but came {kind!r}")
+    fields = {name: value for name, value in settings.items() if name != "kind"}
+    try:
+        learner: Learner = LEARNERS[kind](**fields)
+    except TypeError as error:
+        raise ValueError(f"the learner {kind} has no such settings as {', '.join(fields)}") from error
+    return learner
+
+
+def layout_of(learner: Learner) -> Layout:
+    """Arrays by name: dtype, and shape with names for the sizes that must agree."""
+    layout: Layout = {}
+    for spec in learner.specs():
+        layout[f"{spec.name}.keys"] = ("<u8", (spec.name,))
+        layout[f"{spec.name}.rows"] = ("<f4", (spec.name, spec.width))
+    return layout | {"encoder.keys": ("<u8", ("features",)), "encoder.stats": ("<f8", ("features", 3))}
 
 
 def layout_problems(pipeline: dict[str, Any], arrays: dict[str, NDArray[Any]]) -> Iterator[str]:
     """A sentence for each way in which `arrays` are not those of the pipeline's learner."""
-    learner = pipeline.get("learner")
-    kind = learner.get("kind") if isinstance(learner, dict) else None
-    if kind not in LAYOUTS:
-        yield f"expected a learner of kind {', '.join(LAYOUTS)}, but came {kind!r}"
+    try:
+        layout = layout_of(learner_of(pipeline))
+    except ValueError as error:
+        yield str(error)
         return
-    layout = LAYOUTS[kind]
     if arrays.keys() != layout.keys():
         yield f"expected the arrays {', '.join(layout)}, but came {', '.join(sorted(arrays)) or 'none'}"
         return

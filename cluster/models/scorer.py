@@ -1,4 +1,4 @@
-"""Scorer: a model folder in, probabilities for DataFrames out; without Ray, Kafka or mlflow.
+"""Scorer: a model folder in, predictions for DataFrames out; without Ray, Kafka or mlflow.
 
 This file and those that `copy_code` names travel inside the MLflow model, whose loader module it is, so that
 `mlflow.pyfunc.load_model` works where the repository is not. A frame means what an Arrow message of the same columns
@@ -22,10 +22,11 @@ from cluster.decode.arrow_records import read_arrow
 from cluster.decode.decoded_rows import Rows
 from cluster.decode.record_rules import AS_CATEGORICAL, AS_NUMERIC, IGNORED, Rules
 from cluster.models.model_files import ModelState, read_model
+from cluster.models.model_layout import learner_of
 from learning.batch import Batch, BatchId
 from learning.encoding import NumericEncoder
-from learning.ftrl import Ftrl
 from learning.keys import BIAS_KEY
+from learning.learner import TableRows
 from learning.table import Table
 
 __all__ = ["Scorer", "ScorerError", "copy_code", "frame_to_batch", "requirements"]
@@ -44,14 +45,16 @@ class Scorer:
     """A frozen model: `predict` learns nothing, and may be called from several threads at once."""
 
     def __init__(self, state: ModelState) -> None:
-        settings = state.pipeline["learner"]
-        self._learner = Ftrl(**{name: value for name, value in settings.items() if name != "kind"})
+        self._learner = learner_of(state.pipeline)
         self._features: dict[str, Any] = state.pipeline.get("features", {})
         self._encoder = NumericEncoder(**self._features.get("numeric", {}))
         self._encoder.restore(state.arrays["encoder.keys"], state.arrays["encoder.stats"])
-        self._weights = Table(Ftrl.width)
-        self._weights.restore(state.arrays["weights.keys"], state.arrays["weights.rows"])
-        self._bias = int(self._weights.find(np.array([BIAS_KEY]))[0])
+        self._tables = []
+        for spec in self._learner.specs():
+            table = Table(spec.width, birth=spec.birth)
+            table.restore(state.arrays[f"{spec.name}.keys"], state.arrays[f"{spec.name}.rows"])
+            self._tables.append(table)
+        self._biases = [int(table.find(np.array([BIAS_KEY]))[0]) for table in self._tables]
         self.records = state.records
         self.offsets = state.offsets
 
@@ -61,16 +64,20 @@ class Scorer:
         return cls(read_model(folder))
 
     def predict(self, frame: pd.DataFrame) -> pd.Series[float]:
-        """The probability of label 1 of each row: float64, named `prediction`, with the frame's index.
+        """The prediction for each row (a probability, a rating): float64, `prediction`, with the frame's index.
 
         Raises:
             ScorerError: the frame holds what no message may hold (infinity, lists, text where a number is due).
 
         """
-        batch = self._encoder.encode(frame_to_batch(frame, self._features), frozen=True)
-        index = self._weights.find(batch.keys)
-        probabilities = self._learner.predict(self._weights.rows, index, self._bias, batch)
-        return pd.Series(probabilities, index=frame.index, name="prediction", dtype="float64")
+        batch = frame_to_batch(frame, self._features, self._learner.roles)
+        if self._learner.encodes:
+            batch = self._encoder.encode(batch, frozen=True)
+        index = [table.find(k) for table, k in zip(self._tables, self._learner.keys(batch), strict=True)]
+        tables = zip(self._tables, index, self._biases, strict=True)
+        rows = [TableRows(table.rows, at, bias) for table, at, bias in tables]
+        predictions = self._learner.predict(rows, batch)
+        return pd.Series(predictions, index=frame.index, name="prediction", dtype="float64")
 
 
 def _load_pyfunc(path: str) -> Scorer:
@@ -98,7 +105,7 @@ def requirements() -> list[str]:
     return [f"{name}=={version(name)}" for name in ("numpy", "numba", "pandas", "pyarrow", "orjson")]
 
 
-def frame_to_batch(frame: pd.DataFrame, features: dict[str, Any]) -> Batch:
+def frame_to_batch(frame: pd.DataFrame, features: dict[str, Any], roles: tuple[str, ...] = ()) -> Batch:
     """The records of a frame, without labels, read as the Arrow messages that they would be.
 
     `features` is that section of the resolved pipeline.
@@ -107,7 +114,8 @@ def frame_to_batch(frame: pd.DataFrame, features: dict[str, Any]) -> Batch:
         raise ScorerError(
             f"expected a pandas DataFrame, but came {type(frame).__name__}; pass pd.DataFrame(...)"
         )
-    rules = Rules({name: kind for section, kind in _KINDS.items() for name in features.get(section, ())})
+    kinds = {name: kind for section, kind in _KINDS.items() for name in features.get(section, ())}
+    rules = Rules(kinds, roles=roles)
     unwanted = [name for name in frame.columns if name in _NO_FEATURES or rules.kinds.get(name) == IGNORED]
     parts, refused = read_arrow(_messages(frame.drop(columns=unwanted)), rules, want_ids=False)
     if refused:

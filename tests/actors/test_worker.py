@@ -7,13 +7,14 @@ import pytest
 
 from actors.coordinator import Coordinator
 from actors.ports import DeadLetter
-from cluster.store import LocalStore, ShardedStore
+from cluster.local_store import DirectShards, LocalStore
+from cluster.store import ShardedStore
 from learning.batch import Batch
 from learning.encoding import NumericEncoder
 from learning.ftrl import Ftrl
 from learning.job_messages import EndJob, TakeSnapshot
 from learning.metrics import Prequential
-from tests.direct import DirectShards, ListSource, Rig
+from tests.direct import ListSource, Rig, rows_by_key
 from tests.streams import cut, stream
 
 LEARNER = Ftrl(alpha=0.1, l1=0.2, l2=0.01)
@@ -23,36 +24,37 @@ RECORDS = 3000
 def run_local(batches: list[Batch]) -> tuple[np.ndarray, dict[int, tuple[float, float]]]:
     """Predictions and state of one process."""
     store = LocalStore(LEARNER)
-    rig = Rig(LEARNER, store, ListSource(batches), Coordinator([(0,)], 0, None))
+    rig = Rig(LEARNER, store, ListSource(batches), Coordinator([(0,)], LEARNER.metrics(), 0, None))
     rig.build().run()
-    keys, rows = store.snapshot()
-    return np.concatenate(rig.predicted.predictions), {
-        int(k): tuple(r) for k, r in zip(keys, rows, strict=True)
-    }
+    return np.concatenate(rig.predicted.predictions), rows_by_key([store])
 
 
 @pytest.mark.parametrize("shards", [1, 2, 3, 5])
 @pytest.mark.parametrize("size", [1, 7, 256, 4096])
-def test_one_worker_over_any_shards_equals_one_process_to_the_bit(shards: int, size: int) -> None:
-    """Every prediction and every (z, n), for any cut of the stream into batches."""
+@pytest.mark.parametrize("in_flight", [1, 2])
+def test_one_worker_over_any_shards_equals_one_process_to_the_bit(
+    shards: int, size: int, in_flight: int
+) -> None:
+    """Every prediction and every (z, n), for any cut of the stream into batches, pulled ahead or not."""
     expected, state = run_local([stream(RECORDS)])
     direct = DirectShards(shards, LEARNER)
     rig = Rig(
         LEARNER,
         ShardedStore(0, direct, LEARNER),
         ListSource(cut(stream(RECORDS), size)),
-        Coordinator([(0,)], 0, None),
+        Coordinator([(0,)], LEARNER.metrics(), 0, None),
+        in_flight=in_flight,
     )
     rig.build().run()
     assert np.array_equal(np.concatenate(rig.predicted.predictions), expected)
-    assert direct.state() == state
+    assert rows_by_key(direct.shards) == state
 
 
 def test_snapshots_in_between_change_nothing_and_hold_whole_batches() -> None:
     """A barrier each 500 records: same predictions, and each snapshot's offsets are what was learnt."""
     expected, state = run_local([stream(RECORDS)])
     direct = DirectShards(2, LEARNER)
-    coordinator = Coordinator([(0,)], 500, None)
+    coordinator = Coordinator([(0,)], LEARNER.metrics(), 500, None)
     rig = Rig(LEARNER, ShardedStore(0, direct, LEARNER), ListSource(cut(stream(RECORDS), 100)), coordinator)
     rig.build().run()
     rig.carry_out()
@@ -62,7 +64,7 @@ def test_snapshots_in_between_change_nothing_and_hold_whole_batches() -> None:
     assert all(s.encoder[1][0, 0] == s.records for s in snapshots), "the encoder ran ahead of the offsets"
     assert snapshots[-1].final
     assert np.array_equal(np.concatenate(rig.predicted.predictions), expected)
-    assert direct.state() == state
+    assert rows_by_key(direct.shards) == state
     rig.carry_out()
     assert isinstance(rig.commands[-1], EndJob)
 
@@ -75,7 +77,7 @@ def test_dead_letters_and_learnt_records_add_up() -> None:
     ]
     bad = [DeadLetter("topic", 0, offset, None, "label is missing", b"{}") for offset in (3, 4, 20)]
     source = ListSource(batches, {0: bad[:2], 2: bad[2:]})
-    coordinator = Coordinator([(0,)], 0, None)
+    coordinator = Coordinator([(0,)], LEARNER.metrics(), 0, None)
     rig = Rig(LEARNER, LocalStore(LEARNER), source, coordinator)
     rig.build().run()
     status = coordinator.status()
@@ -86,7 +88,7 @@ def test_dead_letters_and_learnt_records_add_up() -> None:
 
 def test_a_worker_that_is_told_to_stop_learns_what_it_has_in_hand() -> None:
     """No record that was polled is lost, and the offsets say where to go on."""
-    coordinator = Coordinator([(0,)], 0, 100)
+    coordinator = Coordinator([(0,)], LEARNER.metrics(), 0, 100)
     rig = Rig(LEARNER, LocalStore(LEARNER), ListSource(cut(stream(1000), 50)), coordinator)
     rig.build().run()
     rig.carry_out()
@@ -111,7 +113,7 @@ def test_four_workers_over_stale_rows_stay_near_one_process() -> None:
             store.pull(batch)
         for store, batch in together:
             pulled = store.wait()
-            merged.update(LEARNER.learn(pulled.rows, pulled.index, pulled.bias, batch), batch.labels)
+            merged.update(LEARNER.learn(pulled.tables, batch), batch.labels)
             store.push(pulled)
         for store in stores:
             store.flush()

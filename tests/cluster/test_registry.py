@@ -23,6 +23,7 @@ from cluster.models.registry import RunLog
 from cluster.models.scorer import Scorer, frame_to_batch
 from learning.encoding import NumericEncoder
 from learning.ftrl import Ftrl
+from learning.learner import TableRows
 from learning.keys import BIAS_KEY
 from learning.table import Table
 
@@ -69,9 +70,9 @@ def model(tmp_path, frame):
     encoded = encoder.encode(batch)
     index = table.locate(encoded.keys)
     bias = int(table.locate(np.array([BIAS_KEY]))[0])
-    learner.learn(table.rows, index, bias, encoded)
+    learner.learn([TableRows(table.rows, index, bias)], encoded)
     frozen = encoder.encode(batch, frozen=True)
-    expected = learner.predict(table.rows, table.find(frozen.keys), bias, frozen)
+    expected = learner.predict([TableRows(table.rows, table.find(frozen.keys), bias)], frozen)
     encoder_keys, stats = encoder.state()
     arrays = {
         "weights.keys": table.keys, "weights.rows": table.rows,

@@ -32,7 +32,7 @@ def test_every_partition_has_one_worker_and_every_worker_a_partition() -> None:
 
 def test_a_due_snapshot_waits_for_every_worker_and_then_lets_them_go() -> None:
     """Two workers, one snapshot: barrier up, both arrive, copy, barrier down."""
-    brain = Brain([(0,), (1,)], snapshot_interval_records=10)
+    brain = Brain([(0,), (1,)], Prequential.zero(), snapshot_interval_records=10)
     assert brain.handle(reported(0, 0, 6)) == []
     assert brain.directive == Directive(0, 0, stop=False)
     brain.handle(reported(1, 0, 4))
@@ -47,7 +47,7 @@ def test_a_due_snapshot_waits_for_every_worker_and_then_lets_them_go() -> None:
 
 def test_the_job_ends_after_the_last_snapshot() -> None:
     """All workers finish: one final snapshot, then the end."""
-    brain = Brain([(0,), (1,)])
+    brain = Brain([(0,), (1,)], Prequential.zero())
     brain.handle(reported(0, 0, 5))
     assert brain.handle(arrived(0, 0, 5, finished=True)) == []
     (command,) = brain.handle(arrived(1, 0, 0, finished=True))
@@ -58,7 +58,7 @@ def test_the_job_ends_after_the_last_snapshot() -> None:
 
 def test_a_worker_that_finishes_while_another_waits_at_the_barrier_counts_as_arrived() -> None:
     """The end of one worker's partitions must not block the others' snapshot."""
-    brain = Brain([(0,), (1,)], snapshot_interval_records=5)
+    brain = Brain([(0,), (1,)], Prequential.zero(), snapshot_interval_records=5)
     brain.handle(reported(0, 0, 5))
     brain.handle(arrived(0, 1, 5))
     (command,) = brain.handle(arrived(1, 0, 3, finished=True))
@@ -72,7 +72,7 @@ def test_a_worker_that_finishes_while_another_waits_at_the_barrier_counts_as_arr
 
 def test_a_repeated_word_that_the_snapshot_is_taken_changes_nothing() -> None:
     """Ray may deliver a call twice; the second lowers no later barrier."""
-    brain = Brain([(0,)], snapshot_interval_records=1)
+    brain = Brain([(0,)], Prequential.zero(), snapshot_interval_records=1)
     brain.handle(reported(0, 0, 1))
     brain.handle(arrived(0, 1, 1))
     brain.handle(SnapshotTaken(1))
@@ -94,6 +94,6 @@ def test_the_job_stops_once_enough_records_are_read_dead_ones_included() -> None
 
 def test_when_somebody_asks_for_an_end_all_are_told_to_stop() -> None:
     """Ctrl-C and `ray job stop` drain."""
-    brain = Brain([(0,)])
+    brain = Brain([(0,)], Prequential.zero())
     brain.handle(StopAsked())
     assert brain.directive.stop

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from learning.batch import NUMBER, Batch, BatchId
 from learning.ftrl import Ftrl
+from learning.learner import TableRows
 from learning.table import Table
 from tests.streams import cut, stream
 
@@ -53,7 +54,7 @@ def learn_all(ftrl: Ftrl, batches: list[Batch]) -> tuple[np.ndarray, Table, int]
     out = []
     for batch in batches:
         index = table.locate(batch.keys)
-        out.append(ftrl.learn(table.rows, index, bias, batch))
+        out.append(ftrl.learn([TableRows(table.rows, index, bias)], batch))
     return np.concatenate(out), table, bias
 
 
@@ -127,7 +128,7 @@ def test_a_walk_whose_rows_nobody_touched_is_merged_to_the_bit() -> None:
     rng = np.random.default_rng(3)
     base, end = rng.normal(size=(2, 50, 2)).astype(np.float32) ** 2
     rows = np.concatenate([np.zeros((1, 2), np.float32), base])
-    moved = Ftrl().merge(rows, np.arange(1, 51), base, end, 0, 1.0)
+    moved = Ftrl().merge(0, rows, np.arange(1, 51), base, end, 0, 1.0)
     assert moved == 0
     assert np.array_equal(rows[1:], end)
 
@@ -137,12 +138,12 @@ def test_a_second_worker_with_the_same_walk_is_damped_and_its_squares_all_count(
     base, end = np.array([[0.0, 4.0]], np.float32), np.array([[-3.0, 9.0]], np.float32)
     rows, at = base.copy(), np.array([0])
     ftrl = Ftrl(alpha=0.5)
-    assert ftrl.merge(rows, at, base, end, -1, 1.0) == 0
-    assert ftrl.merge(rows, at, base, end, -1, 1.0) == 1
+    assert ftrl.merge(0, rows, at, base, end, -1, 1.0) == 0
+    assert ftrl.merge(0, rows, at, base, end, -1, 1.0) == 1
     assert rows[0, 1] == pytest.approx(14.0)
     undamped = replace(ftrl, kappa=0.0)
     free = end.copy()
-    undamped.merge(free, at, base, end, -1, 1.0)
+    undamped.merge(0, free, at, base, end, -1, 1.0)
     assert free[0, 0] < rows[0, 0] < 0.0
 
 
@@ -151,6 +152,6 @@ def test_scoring_gives_what_learning_would_have_predicted() -> None:
     first, second = cut(stream(200), 199)
     ftrl = SETTINGS[1]
     _, table, bias = learn_all(ftrl, [first])
-    scored = ftrl.predict(table.rows, table.find(second.keys), bias, second)
-    learnt = ftrl.learn(table.rows, table.locate(second.keys), bias, second)
+    scored = ftrl.predict([TableRows(table.rows, table.find(second.keys), bias)], second)
+    learnt = ftrl.learn([TableRows(table.rows, table.locate(second.keys), bias)], second)
     np.testing.assert_allclose(scored, learnt, rtol=1e-12)

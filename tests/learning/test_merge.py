@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from learning.batch import Batch, BatchId
 from learning.ftrl import Ftrl
+from learning.learner import TableRows
 from tests.streams import stream
 
 LEARNERS = [Ftrl(), Ftrl(alpha=0.5, beta=0.0), Ftrl(alpha=0.02, beta=1.0, l1=0.7, l2=0.1)]
@@ -32,7 +33,7 @@ def push(
     ftrl: Ftrl, rows: np.ndarray, base: np.ndarray, end: np.ndarray, *, bias: int = -1, coupling: float = 4.0
 ) -> int:
     """Merge a walk over all rows."""
-    return ftrl.merge(rows, np.arange(len(rows)), base, end, bias, coupling)
+    return ftrl.merge(0, rows, np.arange(len(rows)), base, end, bias, coupling)
 
 
 def row_at(ftrl: Ftrl, weight: float, n: float) -> np.ndarray:
@@ -142,6 +143,11 @@ def records(count: int, columns: int, *, same: bool) -> Batch:
     )
 
 
+def coupling(base: np.ndarray, end: np.ndarray, index: np.ndarray, bias: int, batch: Batch) -> float:
+    """The coupling of a walk from `base` to `end`."""
+    return Ftrl().coupling([base], [TableRows(end, index, bias)], batch)
+
+
 @pytest.mark.parametrize("columns", [3, 5, 20])
 def test_features_that_always_come_together_are_coupled_by_their_number(columns) -> None:
     """Each moves the logit by its step, all together by the sum: bias and columns make columns + 1."""
@@ -149,7 +155,7 @@ def test_features_that_always_come_together_are_coupled_by_their_number(columns)
     base = np.zeros((columns + 1, 2), np.float32)
     end = np.repeat(rows_of(-1.0, 4.0), columns + 1, axis=0)
     index = np.tile(np.arange(columns), 100)
-    assert Ftrl().coupling(base, end, index, columns, batch) == pytest.approx(columns + 1)
+    assert coupling(base, end, index, columns, batch) == pytest.approx(columns + 1)
 
 
 def test_features_that_came_once_do_not_couple() -> None:
@@ -157,7 +163,7 @@ def test_features_that_came_once_do_not_couple() -> None:
     batch = records(50, 4, same=False)
     base = np.zeros((201, 2), np.float32)
     end = np.repeat(rows_of(-1.0, 4.0), 201, axis=0)
-    assert Ftrl().coupling(base, end, np.arange(200), 200, batch) == pytest.approx(1.0)
+    assert coupling(base, end, np.arange(200), 200, batch) == pytest.approx(1.0)
 
 
 @given(st.lists(st.tuples(anything, squares, anything, squares), min_size=6, max_size=6))
@@ -165,7 +171,7 @@ def test_absurd_walks_have_a_bounded_coupling(cells) -> None:
     """Overflow counts as fully coupled, so that merges of absurd rows are averages."""
     drawn = np.array(cells, np.float32)
     batch = records(30, 5, same=True)
-    found = Ftrl().coupling(drawn[:, :2], drawn[:, 2:], np.tile(np.arange(5), 30), 5, batch)
+    found = coupling(drawn[:, :2], drawn[:, 2:], np.tile(np.arange(5), 30), 5, batch)
     assert 1.0 <= found <= 6.0
 
 
@@ -173,4 +179,4 @@ def test_an_empty_batch_is_not_coupled() -> None:
     """A stretch of a stream may hold bad records only."""
     row = rows_of(0.0, 0.0)
     batch = Batch.empty(BatchId(0, 0, 1))
-    assert Ftrl().coupling(row, row, np.empty(0, np.int64), 0, batch) == 1.0
+    assert coupling(row, row, np.empty(0, np.int64), 0, batch) == 1.0

@@ -1,0 +1,78 @@
+"""Sections of the pipeline file that are the fields of classes in learning/: learners, and policies of their tables.
+
+So a new learner is one file in learning/ and one line in learning/learners.py, and its keys, types and defaults stand
+in one place.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, Union, get_type_hints
+
+from pydantic import BaseModel, ConfigDict, Discriminator, Tag, create_model, model_validator
+
+from learning.learners import LEARNERS
+from learning.policy import TablePolicy
+
+if TYPE_CHECKING:
+    from learning.learner import Learner
+
+__all__ = ["AnyLearnerConfig", "LearnerConfig", "Section", "TablePolicyConfig", "default_learner"]
+
+DEFAULT_LEARNER = "ftrl"
+
+
+class Section(BaseModel):
+    """A mapping of the pipeline file; unknown keys are errors."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class LearnerConfig(Section):
+    """A learner by its `kind`; its other keys are the fields of that learner's class in learning/."""
+
+    kind: str
+
+    def build(self) -> Learner:
+        """The learner itself."""
+        learner: Learner = LEARNERS[self.kind](**self.model_dump(exclude={"kind"}))
+        return learner
+
+    @model_validator(mode="after")
+    def _accepted(self) -> Self:
+        self.build()  # which refuses values that make no sense, in a sentence
+        return self
+
+
+def _section_of(fields_of: type, base: type[Section], name: str, **more: Any) -> Any:
+    """A section whose keys, types and defaults are the fields of a dataclass."""
+    hints = get_type_hints(fields_of)
+    keys: dict[str, Any] = {f.name: (hints[f.name], f.default) for f in dataclasses.fields(fields_of)}
+    return create_model(name, __base__=base, __doc__=fields_of.__doc__, **(more | keys))
+
+
+_LEARNER_SECTIONS = {
+    kind: _section_of(learner, LearnerConfig, f"{learner.__name__}Config", kind=(Literal[kind], kind))
+    for kind, learner in LEARNERS.items()
+}
+
+
+def _kind_of_learner(values: Any) -> Any:
+    return values.get("kind", DEFAULT_LEARNER) if isinstance(values, dict) else values.kind
+
+
+if TYPE_CHECKING:
+    AnyLearnerConfig = LearnerConfig
+    TablePolicyConfig = Section
+else:
+    AnyLearnerConfig = Annotated[
+        Union[tuple(Annotated[section, Tag(kind)] for kind, section in _LEARNER_SECTIONS.items())],
+        Discriminator(_kind_of_learner),
+    ]
+    TablePolicyConfig = _section_of(TablePolicy, Section, "TablePolicyConfig")
+
+
+def default_learner() -> LearnerConfig:
+    """The learner of a pipeline that names none."""
+    learner: LearnerConfig = _LEARNER_SECTIONS[DEFAULT_LEARNER]()
+    return learner

@@ -1,0 +1,83 @@
+"""The words between a worker's store and the shards: one message a shard and batch, as few and large arrays as can be.
+
+A message brings the push of an earlier batch and the pull of a later one, either of which may be None. The arrays of
+all tables are joined, in the order of the learner's `specs()`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    from learning.batch import Batch, BatchId
+
+__all__ = ["Pull", "Push", "Rows", "newest_time_s", "split_rows"]
+
+
+class Push(NamedTuple):
+    """What a worker made of the rows of an earlier pull of this shard: f32 rows in the pull's order, end to end."""
+
+    batch_id: BatchId
+    rows: NDArray[np.float32]
+    coupling: float
+
+
+class Pull(NamedTuple):
+    """The distinct keys of a batch that this shard owns.
+
+    Attributes:
+        batch_id: names the pull; a pull of the same batch replaces it.
+        records: records of the batch, all of them, whatever their keys: what staleness and expiry are counted in.
+        time_s: the newest time of the batch's records in unix seconds; NaN where they have none.
+        keys: u64; of each table `sizes[t]` keys.
+        carried: i32; of each table, the first `carries[t]` keys are those of the worker's pull before this one that
+            it has not pushed yet: their places in that pull. Its walk over them will be carried forward.
+        sights: u8, how often each key stands in the batch (255 and more: 255); None where no table asks.
+
+    """
+
+    batch_id: BatchId
+    records: int
+    time_s: float
+    sizes: tuple[int, ...]
+    carries: tuple[int, ...]
+    keys: NDArray[np.uint64]
+    carried: NDArray[np.int32]
+    sights: NDArray[np.uint8] | None
+
+
+class Rows(NamedTuple):
+    """A shard's answer to a pull.
+
+    `flat` f32: the present rows of the pulled keys, in their order, end to end. `absent` i32: for each table the places
+    of keys that have no row (not admitted, or no room): they are learnt in vain. None where all have one.
+    """
+
+    flat: NDArray[np.float32]
+    absent: tuple[NDArray[np.int32], ...] | None
+
+
+def split_rows(
+    flat: NDArray[np.float32], sizes: Sequence[int], widths: Sequence[int]
+) -> list[NDArray[np.float32]]:
+    """Views f32 (sizes[t], widths[t]) of each table's rows in `flat`."""
+    ends = np.cumsum([0, *(size * width for size, width in zip(sizes, widths, strict=True))]).tolist()
+    return [
+        flat[start:end].reshape(size, width)
+        for start, end, size, width in zip(ends, ends[1:], sizes, widths, strict=False)
+    ]
+
+
+def newest_time_s(batch: Batch) -> float:
+    """The newest event time of a batch, else its newest time of production; NaN where its records have neither."""
+    for times_s in (batch.event_times_s, batch.produced_s):
+        newest = float(np.fmax.reduce(times_s, initial=-np.inf))
+        if np.isfinite(newest):
+            return newest
+    return float("nan")
