@@ -44,7 +44,11 @@ _ARROW_STARTS = (b"\xff\xff\xff\xff", b"ARROW1")
 
 
 class Decoder:
-    """Decodes the messages of one source. Nothing is kept between calls, and threads may share one decoder."""
+    """Decodes the messages of one source. Nothing is kept between calls, and threads may share one decoder.
+
+    `roles` are the features that the learner needs by name (record_rules.py); roles that contradict `features` are a
+    ValueError.
+    """
 
     def __init__(
         self,

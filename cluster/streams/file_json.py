@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import orjson
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.json as pa_json
 
 from cluster.streams.file_blocks import BAD_VALUE_BYTES_MAX, BLOCK_BYTES, BadRow, RowBlock
@@ -34,13 +35,8 @@ def json_rows(stream: Any, columns: list[str] | None, types: pa.Schema | None) -
 
 def _json_block(lines: bytes, first: int, columns: list[str] | None, types: pa.Schema | None) -> RowBlock:
     """Arrow reads a block of lines at once if all of them are plain and of the expected types."""
-    options = pa_json.ParseOptions(
-        explicit_schema=types, unexpected_field_behavior="infer" if types is None else "ignore"
-    )
     try:
-        table = pa_json.read_json(
-            pa.BufferReader(lines), pa_json.ReadOptions(use_threads=False, block_size=len(lines) + 1), options
-        )
+        table = _json_table(lines, types)
     except pa.ArrowException:
         return _json_block_by_line(lines, first, columns, types)
     count = (
@@ -51,6 +47,44 @@ def _json_block(lines: bytes, first: int, columns: list[str] | None, types: pa.S
     names = [name for name in (columns or table.schema.names) if name in table.schema.names]
     batch = table.select(names).combine_chunks().to_batches()[0]
     return RowBlock(np.arange(first, first + count), batch, [])
+
+
+def _json_table(lines: bytes, types: pa.Schema | None) -> pa.Table:
+    """All lines as columns. Raises ArrowException where one of them is not of the expected types."""
+    try:
+        return _arrow_json(lines, types, "infer" if types is None else "ignore")
+    except pa.ArrowException:
+        if types is None:
+            raise
+    # Ids, most often: integers in columns that are read as text. Arrow finds out for itself what those hold.
+    numbers = pa.schema([field for field in types if not pa.types.is_string(field.type)])
+    table = _arrow_json(lines, numbers, "infer")
+    table = table.select([name for name in types.names if name in table.schema.names])
+    for i, name in enumerate(table.schema.names):
+        if pa.types.is_string(types.field(name).type):
+            table = table.set_column(i, name, _as_texts(table.column(name)))
+    return table
+
+
+def _arrow_json(lines: bytes, types: pa.Schema | None, others: str) -> pa.Table:
+    read_options = pa_json.ReadOptions(use_threads=False, block_size=len(lines) + 1)
+    options = pa_json.ParseOptions(explicit_schema=types, unexpected_field_behavior=others)
+    return pa_json.read_json(pa.BufferReader(lines), read_options, options)
+
+
+def _as_texts(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Integers and booleans as their canonical texts. Raises ArrowInvalid for what Arrow would write otherwise."""
+    kind = column.type
+    if not any(
+        test(kind)
+        for test in (pa.types.is_integer, pa.types.is_boolean, pa.types.is_string, pa.types.is_null)
+    ):
+        raise pa.ArrowInvalid(f"a column of {kind} has to be read line by line")
+    if pa.types.is_integer(kind) and any(
+        abs(x) >= 2**53 for x in pc.min_max(column).as_py().values() if x is not None
+    ):
+        raise pa.ArrowInvalid("integers that are no exact doubles have to be read line by line")
+    return column.cast(pa.string())
 
 
 def _json_block_by_line(
