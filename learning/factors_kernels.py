@@ -151,7 +151,8 @@ def _learn_choice(users, u, items, i, error, weight, counts, prior, keep):  # no
 def learn_choices(users, at_u, items, at_i, scale, row, labels, weights, place, prior, keep, out):  # noqa: ANN001, ANN201
     """Implicit feedback: each record is a choice, its negatives are items of the same batch; `out` f64 (n, 1 + m).
 
-    `place` = (seed, partition, first offset) decides what is drawn. All of a record's probabilities are made before any of them is learnt.
+    `place` = (seed, partition, first offset) decides what is drawn. All of a record's probabilities are made before
+    any of them is learnt.
     """
     negatives = out.shape[1] - 1
     offset = -math.log(negatives)
