@@ -57,8 +57,7 @@ def judged(values, features, roles=()):
 
 def assert_equal(values, features, roles=()):
     """Decode `values` both ways and compare everything."""
-    limits = {"label_min": LABELS_MIN, "label_max": LABELS_MAX}
-    decoder = Decoder("t", features, **limits, roles=roles, want_ids=True)
+    decoder = Decoder("t", features, label_min=LABELS_MIN, label_max=LABELS_MAX, roles=roles, want_ids=True)
     decoded = decoder.decode(messages(values))
     expected, refused = judged(values, features, roles)
     assert batch_bytes(decoded.batch) == batch_bytes(expected)

@@ -19,8 +19,12 @@ def both(lines, monkeypatch):
     data = b"\n".join(lines) + b"\n"
     expected = file_json._json_block_by_line(data, 0, NAMES, TYPES)
     calls = []
-    by_line = file_json._json_block_by_line
-    monkeypatch.setattr(file_json, "_json_block_by_line", lambda *a: calls.append(1) or by_line(*a))
+
+    def by_line(*arguments):
+        calls.append(arguments)
+        return expected
+
+    monkeypatch.setattr(file_json, "_json_block_by_line", by_line)
     return file_json._json_block(data, 0, NAMES, TYPES), expected, not calls
 
 

@@ -171,7 +171,7 @@ def test_all_formats_and_json_messages_agree(tmp_path):
             np.testing.assert_array_equal(getattr(batch, column), getattr(batches[0], column), err_msg=column)
 
 
-RATINGS = {"label_min": -np.inf, "label_max": np.inf, "roles": ("user", "item")}
+RATINGS: Any = {"label_min": -np.inf, "label_max": np.inf, "roles": ("user", "item")}
 
 
 @pytest.mark.parametrize("name", ["a.csv", "a.csv.gz", "a.jsonl", "a.parquet"])

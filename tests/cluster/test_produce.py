@@ -125,7 +125,8 @@ def messages_in(broker, topic: str) -> list[Any]:
     partitions = [TopicPartition(topic, p) for p in consumer.partitions_for_topic(topic)]
     consumer.assign(partitions)
     consumer.seek_to_beginning()
-    count, found = sum(consumer.end_offsets(partitions).values()), []
+    count = sum(consumer.end_offsets(partitions).values())
+    found: list[Any] = []
     deadline_s = time.monotonic() + 30
     while len(found) < count and time.monotonic() < deadline_s:
         found += [message for batch in consumer.poll(timeout_ms=200).values() for message in batch]
