@@ -87,7 +87,7 @@ def test_tastes_are_learnt() -> None:
 
 
 def test_a_rating_of_weight_two_counts_as_two() -> None:
-    """The scale is exactly as if the record had come twice; a bias nearly so, because the other one moves in between."""
+    """The scale is exactly as if the record had come twice; a bias nearly so, as the other one moves in between."""
     learner = Factors(factors=0, user_memory=0.0, item_memory=0.0)
     u, i, y, _ = toy(1000, 8)
     stores = [Store(learner) for _ in range(3)]
