@@ -22,10 +22,10 @@ import pyarrow.compute as pc
 
 from actors.ports import SourceError
 from cluster.config import FeaturesConfig, NumericConfig
-from cluster.decode.record_rules import range_text
+from cluster.decode.record_rules import Rules, range_text
 from cluster.streams.file_rows import column_names, file_format, open_rows
 
-__all__ = ["SAMPLE_ROWS", "FileSchema", "infer_features", "infer_schema"]
+__all__ = ["SAMPLE_ROWS", "FileSchema", "check_roles", "infer_features", "infer_schema"]
 
 SAMPLE_ROWS = 10_000
 
@@ -100,7 +100,8 @@ def infer_schema(
     for use, name in given.items():
         if name is not None and name not in names:
             raise _no_column(path, f"which was named as the {use}", name, names)
-    _check_roles(path, roles, names, given)
+    check_roles(features, roles)
+    _check_columns(path, roles, names, given)
     wanted = [name for name in names if name not in given.values() and name not in features.ignore]
     _check_names(path, wanted, label)
     sample = _sample(path, [*wanted, label])
@@ -119,7 +120,17 @@ def infer_schema(
     )
 
 
-def _check_roles(path: Path, roles: tuple[str, ...], names: list[str], given: dict[str, str | None]) -> None:
+def check_roles(features: FeaturesConfig, roles: tuple[str, ...]) -> None:
+    """The pipeline must not use a feature that the learner needs for something else. Raises SourceError."""
+    try:
+        Rules.of(features, roles=roles)
+    except ValueError as error:
+        raise SourceError(str(error)) from error
+
+
+def _check_columns(
+    path: Path, roles: tuple[str, ...], names: list[str], given: dict[str, str | None]
+) -> None:
     """The features that the learner needs must be columns of the file, and features."""
     for role in roles:
         if role not in names:

@@ -15,7 +15,7 @@ from kafka.protocol.consumer import IsolationLevel
 from actors.ports import SourceError
 from cluster.config import FileSourceConfig
 from cluster.decode.decoder import Decoder
-from cluster.decode.record_rules import Rules
+from cluster.streams.file_schema import check_roles
 from cluster.streams.file_source import FileSource, schema_of
 from cluster.streams.kafka_client import connect_admin
 from cluster.streams.kafka_errors import expired_offset, explain_kafka_error, kafka_errors
@@ -45,13 +45,10 @@ def describe_source(
     that the learner needs by name (`roles`) are looked for in a file, and in the pipeline's `features`.
     """
     source = pipeline.source
-    try:
-        Rules.of(pipeline.features, label_min, label_max, roles)
-    except ValueError as error:
-        raise SourceError(str(error)) from error
     if isinstance(source, FileSourceConfig):
         schema_of(source, pipeline.features, roles=roles, label_min=label_min, label_max=label_max)
         return dict.fromkeys(range(pipeline.cluster.workers), (0, None))
+    check_roles(pipeline.features, roles)
     first, end = _describe_topic(source)
     starts = first if source.start == "earliest" else end
     return {p: (starts[p], end[p] if source.until == "end" else None) for p in sorted(first)}
