@@ -17,7 +17,8 @@ class TablePolicy:
     admission: Literal["bloom", "exact"] = "bloom"
     """How sights are counted: a counting Bloom filter of fixed size (may admit early), or a count for each key."""
     waiting_max: int = 1_000_000
-    """Keys that may wait: sizes the filter; an exact counter that is full forgets all its counts, and counts that."""
+    """Keys that may wait, in all shards together: sizes the filter, whose segments forget their counts when they are
+    full; an exact counter that is full forgets all its counts. Both count how often."""
     expire_after_records: int = 0
     """A row that no batch has wanted for so many records of the stream goes; 0: never."""
     expire_after_s: float = 0.0
@@ -44,8 +45,13 @@ class TablePolicy:
         return bool(self.expire_after_records or self.expire_after_s or self.rows_max)
 
     def of_shard(self, shards: int) -> TablePolicy:
-        """The policy of one of `shards` shards: its part of the ceiling and of the waiting keys."""
+        """The policy of one of `shards` shards: its part of the ceiling, and of the keys that wait for exact counts.
+
+        A filter has a part for each segment of the key space, of the same size however many shards there are, so that
+        they admit what one would; a shard touches only its own segments' parts.
+        """
+        waiting_max = self.waiting_max if self.admission == "bloom" else max(1, self.waiting_max // shards)
         return TablePolicy(
-            self.admit_after, self.admission, max(1, self.waiting_max // shards), self.expire_after_records,
+            self.admit_after, self.admission, waiting_max, self.expire_after_records,
             self.expire_after_s, -(-self.rows_max // shards),
         )  # fmt: skip

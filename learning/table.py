@@ -1,11 +1,13 @@
-"""Table: 64-bit keys to rows of floats, by open addressing, without a size chosen up front.
+"""Table: 64-bit keys to rows of floats, without a size chosen up front, for a thousand rows or a hundred million.
 
-Rows are dense and keep their number for ever: `keys[r]` and `rows[r]` belong together, and r is the order of birth.
-A hash index of int32 row numbers (power-of-two capacity, linear probing, Fibonacci hashing) finds them. So growth
-rebuilds only the index and never moves a row's number, a snapshot is two contiguous arrays, and two tables that saw
-the same keys in the same order are equal byte for byte. Two keys never share a row: the full key is compared.
+Rows are dense and keep their number for as long as they live: `keys[r]` and `rows[r]` belong together, and r is the
+order of birth as long as no row was removed. Keys and rows lie in reservations that fill up (index_memory.py), a hash
+index finds them (index.py, index_slots.py): growth moves no row, and rebuilds a thousandth of the index at a time. Two
+keys never share a row: the full key is compared.
 
-Memory a row of FTRL (width 2, float32): 8 (key) + 8 (z, n) + 4 / load (index), and slack of growth by doubling.
+Removed rows go on a list of free ones and are born again as other keys; the list lies in the keys of the free rows.
+
+Memory a row of FTRL (width 2, float32): 8 (key) + 8 (z, n) + 6 (index).
 """
 
 from __future__ import annotations
@@ -13,170 +15,158 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numba import njit
+
+from learning import index_kernels
+from learning.index import ROWS_SPLIT, KeyIndex
+from learning.index_memory import Column
+from learning.index_slots import ROWS_LIMIT
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from learning.birth import Birth
+
 __all__ = ["Table", "TableFullError"]
 
-_GOLDEN = np.uint64(0x9E3779B97F4A7C15)
-_LOAD_MAX = 0.6
-_ROWS_LIMIT = 2**31 - 2
-_BLOCK = 64
-"""Lookups whose cache misses are overlapped."""
+_USED, _FREE, _FREE_ROWS, _REUSED = range(4)
+"""Places in the state of index_kernels.py."""
 
 
 class TableFullError(Exception):
     """More rows are asked for than one table can number; use more shards."""
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
-def _locate(wanted, start, index, shift, keys, size, out):  # noqa: ANN001, ANN202
-    """Row numbers of wanted[start:] into out, births included; stops early where `keys` is full.
-
-    Returns (position reached, rows in use). Each block first reads the index, then the keys, for all its entries:
-    loads that do not wait for one another, so that the processor overlaps their cache misses. What was not found at
-    its first slot is then looked for (and born) one by one.
-    """
-    mask = np.uint64(len(index) - 1)
-    capacity = len(keys)
-    rows = np.empty(_BLOCK, np.int32)
-    found = np.empty(_BLOCK, np.uint64)
-    for first in range(start, len(wanted), _BLOCK):
-        count = min(_BLOCK, len(wanted) - first)
-        for i in range(count):
-            rows[i] = index[(wanted[first + i] * _GOLDEN) >> shift]
-        for i in range(count):
-            found[i] = keys[np.uint32(max(rows[i], 1) - 1)]
-        for i in range(count):
-            key = wanted[first + i]
-            row = rows[i]
-            if row == 0 or found[i] != key:
-                slot = (key * _GOLDEN) >> shift
-                row = index[slot]
-                while row != 0 and keys[np.uint32(row - 1)] != key:
-                    slot = (slot + np.uint64(1)) & mask
-                    row = index[slot]
-                if row == 0:
-                    if size == capacity:
-                        return first + i, size
-                    keys[size] = key
-                    size += 1
-                    index[slot] = row = size
-            out[first + i] = row - 1
-    return len(wanted), size
-
-
-@njit(cache=True, nogil=True, error_model="numpy")
-def _find(wanted, index, shift, keys, out):  # noqa: ANN001, ANN202
-    """Row numbers of wanted into out, -1 where there is no such key."""
-    mask = np.uint64(len(index) - 1)
-    for i in range(len(wanted)):
-        key = wanted[i]
-        slot = (key * _GOLDEN) >> shift
-        row = index[slot]
-        while row != 0 and keys[np.uint32(row - 1)] != key:
-            slot = (slot + np.uint64(1)) & mask
-            row = index[slot]
-        out[i] = row - 1
-
-
-@njit(cache=True, nogil=True, error_model="numpy")
-def _reindex(keys, size, index, shift):  # noqa: ANN001, ANN202
-    """Fill an empty index with keys[:size], which are distinct."""
-    mask = np.uint64(len(index) - 1)
-    for row in range(size):
-        slot = (keys[row] * _GOLDEN) >> shift
-        while index[slot] != 0:
-            slot = (slot + np.uint64(1)) & mask
-        index[slot] = row + 1
-
-
 class Table:
-    """Keys (u64) to rows (`dtype`, `width` columns) that are born as zeros at their first `locate`.
+    """Keys (u64) to rows (`dtype`, `width` columns) that are born at their first `locate`: by `birth`, else as zeros.
 
-    Not thread-safe. Array views that `rows` and `keys` return are valid until the next `locate` that grows.
+    Not thread-safe, except that threads may call `find` at the same time. Views that `rows` and `keys` return stay
+    valid memory for ever, but are the table's own only until the next `locate` or `restore`.
     """
 
     def __init__(
-        self, width: int, *, dtype: type[np.floating[Any]] = np.float32, rows_initial: int = 1024
+        self,
+        width: int,
+        *,
+        dtype: type[np.floating[Any]] = np.float32,
+        rows_initial: int = 1024,
+        birth: Birth | None = None,
+        rows_split: int = ROWS_SPLIT,
     ) -> None:
-        self._size = 0
-        self._keys = np.empty(rows_initial, np.uint64)
-        self._rows = np.zeros((rows_initial, width), dtype)
-        self._build_index()
+        self._birth = birth
+        self._rows_split = rows_split
+        self._clear(Column(0, np.uint64, rows_initial), Column(width, dtype, rows_initial))
 
     def __len__(self) -> int:
-        return self._size
+        return int(self._state[_USED] - self._state[_FREE_ROWS])
+
+    @property
+    def numbered(self) -> int:
+        """Rows ever numbered: the live ones and the free ones."""
+        return int(self._state[_USED])
 
     @property
     def keys(self) -> NDArray[np.uint64]:
-        """Keys in order of birth: u64 (len,), a view."""
-        return self._keys[: self._size]
+        """Key of each row: u64 (numbered,), a view; that of a free row is no key."""
+        return self._keys.array[: self._state[_USED]]
 
     @property
     def rows(self) -> NDArray[Any]:
-        """Rows in order of birth: (len, width), a writable view."""
-        return self._rows[: self._size]
+        """All rows by number: (numbered, width), a writable view."""
+        return self._rows.array[: self._state[_USED]]
 
     @property
     def memory_bytes(self) -> int:
-        """Bytes of all arrays, slack included."""
-        return self._keys.nbytes + self._rows.nbytes + self._index.nbytes
+        """Bytes in use: whole pages, the slack of the index included; what is only reserved is free."""
+        used = self.numbered
+        return self._keys.used_bytes(used) + self._rows.used_bytes(used) + self._index.memory_bytes
+
+    @property
+    def load_factor(self) -> float:
+        """Live rows for each slot of the index."""
+        return len(self) / self._index.slots
 
     def locate(self, keys: NDArray[np.uint64]) -> NDArray[np.int64]:
-        """Row numbers i64 of `keys`; keys that have none get the next one. Repeats are allowed."""
+        """Row numbers i64 of `keys`; keys that have none get a new row. Repeats are allowed.
+
+        Raises:
+            TableFullError: there are more rows than a table can number.
+            MemoryError: there is no memory for more rows.
+
+        """
         out = np.empty(len(keys), np.int64)
+        state, reused = self._state, np.empty(min(len(keys), int(self._state[_FREE_ROWS])), np.int64)
         at = 0
         while True:
-            at, self._size = _locate(keys, at, self._index, self._shift, self._keys, self._size, out)
+            used, state[_REUSED] = int(state[_USED]), 0
+            room = self._keys.array[: len(self._rows)]  # a wide row's reservation may hold fewer
+            at = self._index.locate(keys, at, room, state, reused, out)
+            self._begin(used, reused[: state[_REUSED]])
             if at == len(keys):
                 return out
-            self._grow()
+            self._reserve(self.numbered + 1)
 
     def find(self, keys: NDArray[np.uint64]) -> NDArray[np.int64]:
         """Row numbers i64 of `keys`, -1 where a key has none; changes nothing."""
         out = np.empty(len(keys), np.int64)
-        _find(keys, self._index, self._shift, self._keys, out)
+        index = self._index  # kept alive here, should another thread restore
+        index.find(keys, self._keys.array, out)
         return out
 
+    def remove(self, rows: NDArray[np.int64]) -> None:
+        """Forget the keys of distinct live `rows`, which become free."""
+        self._index.remove(rows, self._keys.array, self._state)
+
+    def live(self) -> NDArray[np.bool_]:
+        """For each numbered row whether it is live: bool (numbered,)."""
+        live: NDArray[np.bool_] = index_kernels.live_rows(self._keys.array, self._state)
+        return live
+
+    def snapshot(self) -> tuple[NDArray[np.uint64], NDArray[Any]]:
+        """Copies of all live keys u64 (len,) and their rows (len, width), by row number."""
+        if not self._state[_FREE_ROWS]:
+            return self.keys.copy(), self.rows.copy()
+        live = self.live()
+        return self.keys[live], self.rows[live]
+
     def restore(self, keys: NDArray[np.uint64], rows: NDArray[Any]) -> None:
-        """Replace the whole content by copies of distinct `keys` and their `rows`.
+        """Replace the whole content by copies of distinct `keys` and their `rows`, numbered in this order.
 
         Raises:
             ValueError: the shapes do not belong together, or a key comes twice.
 
         """
-        if rows.shape != (len(keys), self._rows.shape[1]):
-            msg = f"expected {len(keys)} rows of width {self._rows.shape[1]} for as many keys, but came {rows.shape}"
+        width = self._rows.array.shape[1]
+        if rows.shape != (len(keys), width):
+            msg = f"expected {len(keys)} rows of width {width} for as many keys, but came {rows.shape}"
             raise ValueError(msg)
         if len(np.unique(keys)) != len(keys):
             msg = "expected distinct keys, but one comes twice; the state is damaged, restore an older one"
             raise ValueError(msg)
-        self._size = len(keys)
-        capacity = max(1024, self._size)
-        self._keys = np.empty(capacity, np.uint64)
-        self._rows = np.zeros((capacity, rows.shape[1]), self._rows.dtype)
-        self._keys[: self._size] = keys
-        self._rows[: self._size] = rows
-        self._build_index()
+        self._clear(Column(0, np.uint64, 1024), Column(width, self._rows.array.dtype, 1024))
+        self._reserve(len(keys))
+        self._state[_USED] = len(keys)
+        self.keys[:], self.rows[:] = keys, rows
+        self._index.fill(np.arange(1, len(keys) + 1, dtype=np.uint32), self._keys.array, len(keys))
 
-    def _grow(self) -> None:
-        capacity = 2 * len(self._keys)
-        if capacity > _ROWS_LIMIT:
-            msg = f"a table numbers at most {_ROWS_LIMIT:,} rows and holds {self._size:,}; use more shards"
-            raise TableFullError(msg)
-        keys = np.empty(capacity, np.uint64)
-        keys[: self._size] = self._keys
-        rows = np.zeros((capacity, self._rows.shape[1]), self._rows.dtype)
-        rows[: self._size] = self._rows
+    def _clear(self, keys: Column, rows: Column) -> None:
         self._keys, self._rows = keys, rows
-        self._build_index()
+        self._state = np.zeros(4, np.int64)
+        self._index = KeyIndex(self._rows_split)
 
-    def _build_index(self) -> None:
-        """Size the index for the capacity of `keys` at a load of at most _LOAD_MAX."""
-        bits = max(4, int(np.ceil(np.log2(len(self._keys) / _LOAD_MAX))))
-        self._shift = np.uint64(64 - bits)
-        self._index = np.zeros(1 << bits, np.int32)
-        _reindex(self._keys, self._size, self._index, self._shift)
+    def _reserve(self, rows: int) -> None:
+        if rows > ROWS_LIMIT:
+            msg = f"a table numbers at most {ROWS_LIMIT:,} rows and holds {len(self):,}; use more shards"
+            raise TableFullError(msg)
+        used = self.numbered
+        self._rows.reach(rows, used)
+        self._keys.reach(rows, used)
+
+    def _begin(self, first: int, reused: NDArray[np.int64]) -> None:
+        """Fill the rows that were just born: those numbered from `first` on, which are zeros, and `reused` ones."""
+        if self._birth is not None and self.numbered > first:
+            self._birth.fill(self.keys[first:], self.rows[first:])
+        if len(reused):
+            fresh = np.zeros((len(reused), self._rows.array.shape[1]), self._rows.array.dtype)
+            if self._birth is not None:
+                self._birth.fill(self.keys[reused], fresh)
+            self._rows.array[reused] = fresh

@@ -1,0 +1,247 @@
+"""BoundedTable: a table whose keys must be seen often enough to get a row, and must be wanted to keep it.
+
+Each `open` is one tick: a pull's distinct keys become rows. What TablePolicy says happens in this order:
+
+1. Rows of the asked keys that are too old (expiry.py) go: the key is new again. This is exact for every row that is
+   ever asked for, so that one table and any number of shards agree to the bit; rows nobody asks for go later (4).
+2. Keys without a row are counted, and those seen often enough are admitted (admission.py).
+3. Room is made for them: the coldest rows go, approximately. A sample of stamps gives the stamp below which a
+   sixteenth of the rows lies, and the sweep takes rows below it. It starts a little below the ceiling; if that was
+   not enough, it goes around with a higher stamp each time until there is room or only held rows are left. A key
+   for which there is no room gets -1.
+4. The sweep goes on over a bounded number of rows and takes those that are too old.
+
+A row wanted at a tick of at least `held_from` belongs to an open pull: its number is in use, so it never goes, however
+old it is. The row of BIAS_KEY is admitted at once, ceiling or not, and never goes.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from learning.admission import admission_of
+from learning.expiry import STAMP_NEVER, StreamAge, rebase, sample, sweep, touch
+from learning.index_memory import Column
+from learning.keys import BIAS_KEY
+from learning.table import Table
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from learning.birth import Birth
+    from learning.policy import TablePolicy
+
+__all__ = ["BoundedTable"]
+
+_SPARE = 64
+"""The sweep starts when less than a 64th of the ceiling is free."""
+_COLDEST = 1 / 16
+_SAMPLE = 4096
+_SWEEP_ROWS, _SWEEP_ROWS_PER_BIRTH = 1 << 14, 8
+"""Rows that a sweep looks at in one `open`, so that it goes around while an eighth of the rows is born."""
+_GONE_MAX, _GONE_PER_BIRTH = 2048, 2
+"""Rows that it may remove: each costs about a microsecond."""
+
+
+class BoundedTable:
+    """A Table under a TablePolicy; with one that keeps all keys it is just that table. Not thread-safe.
+
+    `stamp_max` bounds the stamps of rows (a test makes it small).
+    """
+
+    def __init__(
+        self, width: int, policy: TablePolicy, *, birth: Birth | None = None, stamp_max: int = STAMP_NEVER - 1
+    ) -> None:
+        self._policy = policy
+        self._table = Table(width, birth=birth)
+        self._admission = admission_of(policy)
+        self._age = StreamAge(policy.expire_after_records, policy.expire_after_s)
+        self._stamps = Column(0, np.uint32, 1024)
+        self._stamp_max = stamp_max
+        self._tick = self._base = self._hand = 0
+        self._counts = dict.fromkeys(("admitted", "expired", "evicted", "refused"), 0)
+
+    def __len__(self) -> int:
+        return len(self._table)
+
+    @property
+    def tick(self) -> int:
+        """Opens so far."""
+        return self._tick
+
+    @property
+    def rows(self) -> NDArray[Any]:
+        """All rows by number: (numbered, width), a writable view, valid until the next `open` or `restore`."""
+        return self._table.rows
+
+    def find(self, keys: NDArray[np.uint64]) -> NDArray[np.int64]:
+        """Row numbers i64 of `keys`, -1 where a key has none; not a use, and changes nothing."""
+        return self._table.find(keys)
+
+    def open(
+        self,
+        keys: NDArray[np.uint64],
+        sights: NDArray[np.uint8] | None,
+        records: int,
+        time_s: float,
+        held_from: int,
+    ) -> NDArray[np.int64]:
+        """Row numbers i64 of a pull's distinct `keys`; -1: none yet, or no room for one.
+
+        Args:
+            keys: u64 (n,).
+            sights: u8 (n,), how often each occurs in the batch; None: once.
+            records: of the batch.
+            time_s: the stream's newest time in the batch; NaN: unknown.
+            held_from: rows last wanted at this tick or later are in use by open pulls.
+
+        """
+        self._tick += 1
+        if self._policy.keeps_all:
+            return self._table.locate(keys)
+        rows = self._table.find(keys)
+        held = min(held_from, self._tick)  # what this very pull wants is held too
+        if self._policy.tracks_use:
+            cutoff = min(self._age.advance(self._tick, records, time_s), held - 1)
+            self._touch(rows, cutoff)
+        missing = np.flatnonzero(rows < 0)
+        if len(missing) and self._admission is not None:
+            given = None if sights is None else sights[missing]
+            missing = missing[self._admit(keys[missing], given)]
+        if self._policy.tracks_use:
+            missing = self._make_room(keys, missing, held - 1)
+        if len(missing):
+            self._give_birth(keys, missing, rows)
+        if self._policy.tracks_use:
+            self._sweep_on(cutoff, len(missing))
+        return rows
+
+    def snapshot(self) -> tuple[NDArray[np.uint64], NDArray[Any]]:
+        """Copies of all live keys u64 (len,) and their rows (len, width)."""
+        return self._table.snapshot()
+
+    def restore(self, keys: NDArray[np.uint64], rows: NDArray[Any]) -> None:
+        """Replace the content. All rows count as just wanted, and keys that waited begin again.
+
+        A content above the ceiling is taken; the next `open` that needs room brings it down.
+        """
+        self._table.restore(keys, rows)
+        self._base, self._hand = self._tick, 0
+        self._age.restart(self._tick)
+        if self._admission is not None:
+            self._admission.clear()
+        if self._policy.tracks_use:
+            self._stamps = Column(0, np.uint32, 1024)
+            self._stamps.reach(len(keys), 0)
+            self._stamps.array[: len(keys)] = 1
+            self._stamps.array[: len(keys)][keys == BIAS_KEY] = STAMP_NEVER
+
+    def status(self) -> dict[str, int | float]:
+        """How much there is now, and what has happened since the start.
+
+        Now: rows, bytes, load of the index, waiting keys. Since the start: keys `admitted` by their sights, rows
+        `expired`, rows `evicted` by the ceiling, births `refused` for want of room, and `forgotten_counts`: how often
+        the sights of waiting keys were forgotten (of all keys, or of a segment's).
+        """
+        return {
+            "rows": len(self._table),
+            "bytes": self._table.memory_bytes + self._side_bytes(),
+            "load": self._table.load_factor,
+            "waiting": 0 if self._admission is None else self._admission.waiting,
+            **self._counts,
+            "forgotten_counts": 0 if self._admission is None else self._admission.forgotten,
+        }
+
+    def _side_bytes(self) -> int:
+        """Bytes that the policy costs beside the table."""
+        admission = 0 if self._admission is None else self._admission.memory_bytes
+        if not self._policy.tracks_use:
+            return admission
+        return admission + self._age.memory_bytes + self._stamps.used_bytes(self._table.numbered)
+
+    def _stamp(self, tick: int) -> int:
+        return tick - self._base + 1
+
+    def _touch(self, rows: NDArray[np.int64], cutoff: int) -> None:
+        """Stamp the rows that are there; those too old go, and are -1 from here on."""
+        if self._stamp(self._tick) > self._stamp_max:
+            by = self._stamp(self._tick) - self._stamp_max // 2
+            rebase(self._stamps.array[: self._table.numbered], by)
+            self._base += by
+        stale = np.empty(len(rows), np.int64)
+        count = touch(rows, self._stamps.array, self._stamp(cutoff), self._stamp(self._tick), stale)
+        if count:
+            self._stamps.array[stale[:count]] = 0
+            self._table.remove(stale[:count])
+            self._counts["expired"] += count
+
+    def _admit(self, keys: NDArray[np.uint64], sights: NDArray[np.uint8] | None) -> NDArray[np.bool_]:
+        assert self._admission is not None
+        bias = keys == BIAS_KEY
+        admitted: NDArray[np.bool_] = self._admission.see(keys, sights) | bias
+        self._counts["admitted"] += int(np.count_nonzero(admitted))
+        return admitted
+
+    def _give_birth(self, keys: NDArray[np.uint64], at: NDArray[np.int64], rows: NDArray[np.int64]) -> None:
+        """Rows for keys[at], which have none, into rows[at]."""
+        born = keys[at]
+        rows[at] = self._table.locate(born)
+        if self._policy.tracks_use:
+            numbered = self._table.numbered
+            self._stamps.reach(numbered, min(numbered, len(self._stamps)))
+            self._stamps.array[rows[at]] = np.where(born == BIAS_KEY, STAMP_NEVER, self._stamp(self._tick))
+
+    def _make_room(
+        self, keys: NDArray[np.uint64], at: NDArray[np.int64], evictable: int
+    ) -> NDArray[np.int64]:
+        """Which of the births keys[at] there is room for, once cold rows have gone, last wanted up to `evictable`."""
+        ceiling = self._policy.rows_max
+        if not ceiling or not len(at):
+            return at
+        wished = len(self._table) + len(at)
+        early = wished - (ceiling - ceiling // _SPARE)
+        if early > 0:
+            budget = _SWEEP_ROWS + 2 * int(len(at) / _COLDEST)
+            self._evict(evictable, early, budget, _COLDEST)
+        share = _COLDEST
+        while len(self._table) + len(at) > ceiling and share <= 1:
+            lacking = len(self._table) + len(at) - ceiling
+            self._evict(evictable, lacking, self._table.numbered, share)
+            share *= 2
+        room = max(ceiling - len(self._table), 0)
+        if room >= len(at):
+            return at
+        bias = keys[at] == BIAS_KEY
+        self._counts["refused"] += len(at) - max(room, int(bias.any()))
+        return np.concatenate((at[bias], at[~bias][: max(room - int(bias.any()), 0)]))
+
+    def _evict(self, evictable: int, wanted: int, steps: int, share: float) -> None:
+        """Sweep `steps` rows for `wanted` rows among the coldest `share` of those that may go."""
+        used, limit = self._table.numbered, self._stamp(evictable)
+        stamps = np.empty(_SAMPLE, np.uint32)
+        count = sample(self._stamps.array, used, limit, self._tick, stamps)
+        if not count:
+            return
+        if share < 1:
+            rank = max(int(count * share), wanted if used <= _SAMPLE else 1)
+            limit = int(np.partition(stamps[:count], min(rank, count) - 1)[min(rank, count) - 1])
+        self._counts["evicted"] += self._sweep(limit, min(steps, used), wanted)
+
+    def _sweep_on(self, cutoff: int, births: int) -> None:
+        """Go on looking for rows that are too old."""
+        limit, used = self._stamp(cutoff), self._table.numbered
+        if limit < 1 or not used:
+            return
+        steps = min(used, _SWEEP_ROWS + _SWEEP_ROWS_PER_BIRTH * births)
+        self._counts["expired"] += self._sweep(limit, steps, _GONE_MAX + _GONE_PER_BIRTH * births)
+
+    def _sweep(self, limit: int, steps: int, gone_max: int) -> int:
+        """Remove rows with stamps up to `limit`; returns how many."""
+        found = np.empty(min(gone_max, steps), np.int64)
+        self._hand, _, count = sweep(
+            self._stamps.array, self._table.numbered, self._hand, steps, limit, found
+        )
+        self._table.remove(found[:count])
+        return int(count)
