@@ -19,6 +19,7 @@ the base of the pull after it, by the same rule as into the table: exactly what 
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -75,10 +76,11 @@ class ParameterShard:
         self._learner = learner
         self._specs = learner.specs()
         self._widths = [spec.width for spec in self._specs]
-        keep_all = TablePolicy()
+        of_tables = [(policies or {}).get(spec.name, TablePolicy()) for spec in self._specs]
+        self._keeps_all = [policy.keeps_all for policy in of_tables]
         self._tables = [
-            BoundedTable(spec.width, (policies or {}).get(spec.name, keep_all), birth=spec.birth)
-            for spec in self._specs
+            BoundedTable(spec.width, policy, birth=spec.birth)
+            for spec, policy in zip(self._specs, of_tables, strict=True)
         ]
         self._gate = StalenessGate(staleness_examples_max)
         self._staleness = StalenessHistogram()
@@ -103,7 +105,9 @@ class ParameterShard:
         if pull is None:
             return Rows(np.empty(0, np.float32), None)
         opened = self._open.setdefault(worker, [])
-        if opened and opened[-1].pull.batch_id == pull.batch_id:  # asked again, because another shard said wait
+        if (
+            opened and opened[-1].pull.batch_id == pull.batch_id
+        ):  # asked again, because another shard said wait
             self._gate.forget(worker, opened.pop().pull.batch_id)
         assert len(opened) < PULLS_OPEN_MAX, f"worker {worker} has {len(opened)} pulls open"
         if not self._gate.enter(worker, pull.batch_id, pull.records):
@@ -120,13 +124,27 @@ class ParameterShard:
             part = slice(start, start + pull.sizes[t])
             sights = None if pull.sights is None else pull.sights[part]
             rows = table.open(keys[part], sights, pull.records, pull.time_s, self._held_from(t, table.tick))
-            table.read(rows, keys[part], views[t])
+            self._read(t, rows, keys[part], views[t])
             at.append(rows)
             start = part.stop
         opened.append(_Ticket(pull, at, views, [table.tick for table in self._tables]))
-        if all(table.keeps_all for table in self._tables):
+        if all(self._keeps_all):
             return Rows(flat, None)
         return Rows(flat, tuple(np.flatnonzero(rows < 0).astype(np.int32) for rows in at))
+
+    def _read(
+        self, t: int, rows: NDArray[np.int64], keys: NDArray[np.uint64], out: NDArray[np.float32]
+    ) -> None:
+        """Present rows into `out`; a key without one gets what its row would be born as."""
+        if self._keeps_all[t]:
+            np.take(self._tables[t].rows, rows, axis=0, out=out, mode="clip")
+            return
+        present = rows >= 0
+        out[present] = self._tables[t].rows[rows[present]]
+        births = np.zeros((int(np.count_nonzero(~present)), self._widths[t]), np.float32)
+        if (birth := self._specs[t].birth) is not None:
+            birth.fill(keys[~present], births)
+        out[~present] = births
 
     def _held_from(self, table: int, tick: int) -> int:
         """The oldest tick whose rows are in use by an open pull; without one, the next tick."""
@@ -155,7 +173,7 @@ class ParameterShard:
     def _merge(self, t: int, ticket: _Ticket, end: NDArray[np.float32], coupling: float) -> int:
         """Take a walk into the table; keys without a row were learnt in vain."""
         table, at, base = self._tables[t], ticket.at[t], ticket.base[t]
-        if not table.keeps_all and (absent := at < 0).any():
+        if not self._keeps_all[t] and (absent := at < 0).any():
             at, base, end = at[~absent], base[~absent], end[~absent]
         return self._learner.merge(t, table.rows, at, base, end, self._bias_row(t), coupling)
 
@@ -165,7 +183,7 @@ class ParameterShard:
         """Take a walk into the base of the worker's next pull, as the worker takes it into the rows it pulled."""
         places = split_carried(following.pull)[t]
         to = np.arange(len(places))
-        if not self._tables[t].keeps_all:
+        if not self._keeps_all[t]:
             both = (ticket.at[t][places] >= 0) & (following.at[t][: len(places)] >= 0)
             places, to = places[both], to[both]
         rows = following.base[t]
@@ -188,9 +206,7 @@ class ParameterShard:
 
     def snapshot(self) -> Tables:
         """Of each table, copies of all keys u64 (rows,) and rows f32 (rows, width)."""
-        return {
-            spec.name: table.snapshot() for spec, table in zip(self._specs, self._tables, strict=True)
-        }
+        return {spec.name: table.snapshot() for spec, table in zip(self._specs, self._tables, strict=True)}
 
     def restore(self, tables: Tables) -> None:
         """Replace the content by keys and rows of each table; open pulls are forgotten."""
@@ -218,4 +234,4 @@ class ParameterShard:
 def split_carried(pull: Pull) -> list[NDArray[np.int32]]:
     """Of each table the places, in the worker's pull before, of the pull's first keys."""
     ends = np.cumsum([0, *pull.carries]).tolist()
-    return [pull.carried[start:end] for start, end in zip(ends, ends[1:], strict=False)]
+    return [pull.carried[start:end] for start, end in itertools.pairwise(ends)]

@@ -159,7 +159,7 @@ def main(
     stay_on_loopback()
     import ray
 
-    from cluster.launch import local_ray_options
+    from cluster.ray_session import local_ray_options
 
     counts = {"json": records, "arrow": arrow_records}
     calls = contestants({name for name in only.split(",") if name})

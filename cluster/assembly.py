@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from actors.worker import Worker, World
 from cluster.streams.open import open_source
@@ -15,8 +15,9 @@ from learning.encoding import NumericEncoder
 if TYPE_CHECKING:
     from actors.ports import CoordinatorPort, ParameterStore
     from cluster.config import Pipeline
+    from learning.learner import Learner
 
-__all__ = ["WorkerSpec", "build_encoder", "build_worker"]
+__all__ = ["WorkerSpec", "build_encoder", "build_worker", "wanted_records"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +33,12 @@ class WorkerSpec:
     bounds: dict[int, tuple[int, int | None]]
 
 
+def wanted_records(learner: Learner) -> dict[str, Any]:
+    """What a learner demands of every record, as sources take it."""
+    label_min, label_max = learner.label_range
+    return {"label_min": label_min, "label_max": label_max, "roles": learner.roles}
+
+
 def build_encoder(pipeline: Pipeline) -> NumericEncoder:
     """The encoder of numeric features that a pipeline describes; none to speak of where the learner wants none."""
     if not pipeline.learner.build().encodes:
@@ -44,11 +51,8 @@ def build_worker(spec: WorkerSpec, store: ParameterStore, coordinator: Coordinat
     """Open the worker's streams and put it together. Raises SourceError if the stream cannot be read."""
     pipeline = spec.pipeline
     learner = pipeline.learner.build()
-    label_min, label_max = learner.label_range
     world = World(
-        source=open_source(
-            pipeline, spec.bounds, label_min=label_min, label_max=label_max, roles=learner.roles
-        ),
+        source=open_source(pipeline, spec.bounds, **wanted_records(learner)),
         store=store,
         coordinator=coordinator,
         dead_letters=open_dead_letters(pipeline, Path(spec.run_folder) / "dead_letters", spec.worker),

@@ -14,7 +14,13 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
 from cluster.config_errors import PipelineError, explain, read_yaml, with_overrides
-from cluster.config_learners import AnyLearnerConfig, LearnerConfig, Section, TablePolicyConfig, default_learner
+from cluster.config_learners import (
+    AnyLearnerConfig,
+    LearnerConfig,
+    Section,
+    TablePolicyConfig,
+    default_learner,
+)
 from learning.policy import TablePolicy
 
 __all__ = [
@@ -38,7 +44,7 @@ class KafkaConnection(Section):
     """How to reach Kafka; `options` go to kafka-python as they are (TLS, SASL), `${NAME}` read from the environment."""
 
     bootstrap_servers: str = "127.0.0.1:9092"
-    options: dict[str, str | int | float | bool] = {}
+    options: dict[str, str | int | float | bool] = Field(default_factory=dict)
 
 
 class KafkaSourceConfig(KafkaConnection):
@@ -147,7 +153,7 @@ class Pipeline(Section):
     source: Annotated[KafkaSourceConfig | FileSourceConfig, Field(discriminator="kind")]
     features: FeaturesConfig = FeaturesConfig()
     learner: AnyLearnerConfig = Field(default_factory=default_learner)
-    tables: dict[str, TablePolicyConfig] = {}
+    tables: dict[str, TablePolicyConfig] = Field(default_factory=dict)
     """Admission, expiry and ceiling of the learner's tables, by name; a table that is not named keeps every key."""
     batch_records: Annotated[int, Field(ge=1, le=1_000_000)] = 4096
     records_max: PositiveInt | None = None

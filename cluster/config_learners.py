@@ -17,7 +17,14 @@ from learning.policy import TablePolicy
 if TYPE_CHECKING:
     from learning.learner import Learner
 
-__all__ = ["AnyLearnerConfig", "LearnerConfig", "Section", "TablePolicyConfig", "default_learner"]
+__all__ = [
+    "DEFAULT_LEARNER",
+    "AnyLearnerConfig",
+    "LearnerConfig",
+    "Section",
+    "TablePolicyConfig",
+    "default_learner",
+]
 
 DEFAULT_LEARNER = "ftrl"
 
@@ -66,7 +73,7 @@ if TYPE_CHECKING:
     TablePolicyConfig = Section
 else:
     AnyLearnerConfig = Annotated[
-        Union[tuple(Annotated[section, Tag(kind)] for kind, section in _LEARNER_SECTIONS.items())],
+        Union[tuple(Annotated[section, Tag(kind)] for kind, section in _LEARNER_SECTIONS.items())],  # noqa: UP007 - made here
         Discriminator(_kind_of_learner),
     ]
     TablePolicyConfig = _section_of(TablePolicy, Section, "TablePolicyConfig")

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cluster.config import build_pipeline
 from cluster.config_errors import read_yaml
+from cluster.config_learners import DEFAULT_LEARNER
 from cluster.job import JobResult, run_job
 
 if TYPE_CHECKING:
@@ -19,13 +20,22 @@ if TYPE_CHECKING:
 
 __all__ = ["Evaluation", "evaluate"]
 
+LABELS = {"factors": "rating"}
+"""What the label's column is usually called, by learner; elsewhere `y`."""
+
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """What is asked for: a file, its columns, and how to run. No `workers` and no `shards`: one process."""
+    """What is asked for: a file, its columns, and how to run. No `workers` and no `shards`: one process.
+
+    `label` None: the column that the learner's records usually have. `roles` are columns by the name of the learner's
+    field: {"user": "customer"}.
+    """
 
     file: Path
-    label: str = "y"
+    label: str | None = None
+    learner: str | None = None
+    roles: dict[str, str] = field(default_factory=dict)
     time: str | None = None
     ignore: tuple[str, ...] = ()
     pipeline: Path | None = None
@@ -54,13 +64,25 @@ def _pipeline(asked: Evaluation, folder: str) -> Pipeline:
     values["name"] = (
         re.sub(r"[^A-Za-z0-9._-]", "-", asked.file.name.partition(".")[0]).lstrip("._-")[:100] or "file"
     )
-    values["source"] = {"kind": "file", "path": str(asked.file), "label": asked.label, "time": asked.time}
+    learner = _learner(asked, _section(values, "learner"))
+    label = asked.label or LABELS.get(learner.get("kind", ""), "y")
+    values["source"] = {"kind": "file", "path": str(asked.file), "label": label, "time": asked.time}
     features = _section(values, "features")
     features["ignore"] = sorted({*(features.get("ignore") or ()), *asked.ignore})
     values["snapshots"] = {"path": folder}
     values["mlflow"] = {"enabled": False}
     _section(values, "cluster").update({"workers": asked.workers or 1, "shards": asked.shards or 1})
     return build_pipeline(values, list(asked.overrides), origin=str(asked.pipeline or "evaluate"))
+
+
+def _learner(asked: Evaluation, section: dict[str, Any]) -> dict[str, Any]:
+    """The learner section with what was asked for; settings of another kind of learner are left out."""
+    if asked.learner is not None and section.get("kind", DEFAULT_LEARNER) != asked.learner:
+        section.clear()
+    if asked.learner is not None:
+        section["kind"] = asked.learner
+    section.update(asked.roles)
+    return section
 
 
 def _section(values: dict[str, Any], name: str) -> dict[str, Any]:

@@ -74,7 +74,7 @@ def _state_points(shards: list[dict[str, Any]]) -> dict[str, float]:
         for counter in tables[0]:
             values = [float(table[counter]) for table in tables]
             points[f"state/{name}_{counter}"] = max(values) if counter == "load" else sum(values)
-    totals = [[t for t in shard["tables"].values()] for shard in shards]
+    totals = [list(shard["tables"].values()) for shard in shards]
     of_shards = [sum(table["bytes"] for table in tables) for tables in totals]
     return points | {
         "state/rows": float(sum(table["rows"] for tables in totals for table in tables)),

@@ -13,12 +13,12 @@ from rich.markup import escape
 
 from actors.ports import SourceError, StoreError
 from actors.worker import BarrierTimeoutError
-from cluster.assembly import WorkerSpec
+from cluster.assembly import WorkerSpec, wanted_records
 from cluster.figures import Figures, metric_points
 from cluster.loopback import stay_on_loopback
 from cluster.models.registry import RunLog
 from cluster.progress import ProgressLine
-from cluster.streams.file_schema import infer_schema
+from cluster.streams.file_source import schema_of
 from cluster.streams.open import describe_source
 from cluster.supervise import ClusterPort, Supervisor
 from cluster.warm import warm_up
@@ -104,7 +104,7 @@ def run_job(
 
 def _worker_specs(pipeline: Pipeline, run_folder: Path, *, local: bool) -> list[WorkerSpec]:
     """What each worker is built from: its share of the partitions, and where they begin and end."""
-    partitions = describe_source(pipeline)
+    partitions = describe_source(pipeline, **wanted_records(pipeline.learner.build()))
     shares = assign(list(partitions), 1 if local else pipeline.cluster.workers)
     run_folder.mkdir(parents=True, exist_ok=True)
     return [
@@ -133,10 +133,7 @@ def resolved(pipeline: Pipeline) -> Pipeline:
     source = pipeline.source
     if source.kind != "file":
         return pipeline
-    schema = infer_schema(
-        Path(source.path), label=source.label, features=pipeline.features,
-        time=source.time, id_=source.id, weight=source.weight,
-    )  # fmt: skip
+    schema = schema_of(source, pipeline.features, **wanted_records(pipeline.learner.build()))
     features = schema.as_config(pipeline.features.numeric)
     return pipeline.model_copy(
         update={"features": features.model_copy(update={"ignore": pipeline.features.ignore})}

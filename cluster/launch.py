@@ -1,7 +1,7 @@
-"""Turns plain classes into Ray actors: the only place that does, and the only one that starts or joins a Ray.
+"""Turns plain classes into Ray actors: the only place that does.
 
-`RayCluster` is a context manager: on entry it starts a local Ray on 127.0.0.1 (or joins the one that
-`cluster.address` or RAY_ADDRESS names), on exit it ends every actor it made, and the Ray it started.
+`RayCluster` is a context manager: on entry it starts or joins a Ray and starts the actors, on exit it ends every actor
+it made, and the Ray it started.
 
 Shards and workers have `max_restarts=0`: an actor that Ray brought back would have lost its state and gone on
 silently wrong. A death ends the job with a sentence.
@@ -10,22 +10,15 @@ silently wrong. A death ends the job with a sentence.
 from __future__ import annotations
 
 import contextlib
-import logging
-import os
-import shutil
-import signal
-import tempfile
-import threading
 from typing import TYPE_CHECKING, Any, Self
 
 import ray
 
 from actors.coordinator import Coordinator
-from actors.ports import StoreError
 from actors.shard import ParameterShard
 from cluster.assembly import WorkerSpec, build_worker
 from cluster.ending import uninterrupted
-from cluster.loopback import stay_on_loopback
+from cluster.ray_session import LaunchError, RaySession
 from cluster.remote import RayShards, RemoteCoordinator, answers_of
 from cluster.store import ShardedStore
 from cluster.warm import warm_up
@@ -37,30 +30,7 @@ if TYPE_CHECKING:
     from actors.ports import Tables
     from cluster.config import Pipeline
 
-__all__ = ["LaunchError", "RayCluster", "local_ray_options"]
-
-INLINE_BYTES_MAX = 2 * 2**20
-"""Arguments and returns below this travel inside the call; measured: 25 -> 16 ms a cycle of 100 k keys."""
-
-_OBJECT_STORE_BYTES = 512 * 2**20
-
-
-class LaunchError(StoreError):
-    """The actors could not be started; the message says what was asked for and what is there."""
-
-
-def local_ray_options(cpus: int, folder: str) -> dict[str, Any]:
-    """Arguments of `ray.init` for a Ray of our own: on 127.0.0.1, with its files in `folder`, without a dashboard."""
-    return {
-        "address": "local",
-        "num_cpus": cpus,
-        "num_gpus": 0,
-        "object_store_memory": _OBJECT_STORE_BYTES,
-        "include_dashboard": False,
-        "_node_ip_address": "127.0.0.1",
-        "_temp_dir": folder,
-        "_system_config": {"max_direct_call_object_size": INLINE_BYTES_MAX},
-    }
+__all__ = ["RayCluster"]
 
 
 class _WorkerActor:
@@ -101,13 +71,12 @@ class RayCluster:
         self._specs = specs
         self._call_timeout_s = pipeline.cluster.call_timeout_s
         self._actors: list[Any] = []
-        self._owns_ray = False
-        self._owned_folder: str | None = None
+        self._session = RaySession(pipeline.cluster)
         self._runs: list[Any] = []
 
     def __enter__(self) -> Self:
         try:
-            self._connect()
+            self._session.connect()
             self._start_actors()
         except BaseException:
             self.close()
@@ -118,29 +87,6 @@ class RayCluster:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
-
-    def _connect(self) -> None:
-        if ray.is_initialized():  # a notebook, or a test, that has joined or started a Ray of its own
-            return
-        self._owns_ray = True
-        address = self._pipeline.cluster.address or os.environ.get("RAY_ADDRESS")
-        common: dict[str, Any] = {
-            "namespace": "millrace",
-            "logging_level": logging.ERROR,
-            "log_to_driver": True,
-        }
-        if address:
-            _init_ray(f"the Ray at {address}", address=address, **common)
-            return
-        if not stay_on_loopback():
-            logging.getLogger("millrace.launch").warning(
-                "Ray was imported before it could be told to stay on 127.0.0.1 and listens on all interfaces; call "
-                "cluster.loopback.stay_on_loopback() first, or keep this machine behind a firewall"
-            )
-        # Ray's sockets live in its temporary folder and have short paths at most (107 bytes on Linux).
-        self._owned_folder = tempfile.mkdtemp(prefix="millrace-ray-")
-        cpus = self._pipeline.cluster.shards + self._pipeline.cluster.workers
-        _init_ray("a local Ray", **common, **local_ray_options(cpus, self._owned_folder))
 
     def _start_actors(self) -> None:
         pipeline = self._pipeline
@@ -157,7 +103,12 @@ class RayCluster:
         of_shard = {name: policy.of_shard(count) for name, policy in policies.items()}
         self.shards = [  # the first one lets pulls in or has them wait
             self._actor(
-                ParameterShard, 1, s, learner, of_shard, None if s else pipeline.cluster.staleness_examples_max
+                ParameterShard,
+                1,
+                s,
+                learner,
+                of_shard,
+                None if s else pipeline.cluster.staleness_examples_max,
             )
             for s in range(count)
         ]
@@ -240,29 +191,7 @@ class RayCluster:
             with contextlib.suppress(ray.exceptions.RayError):
                 ray.kill(actor)
         self._actors.clear()
-        if self._owns_ray:
-            ray.shutdown()
-            self._owns_ray = False
-        if self._owned_folder is not None:
-            shutil.rmtree(self._owned_folder, ignore_errors=True)
-            self._owned_folder = None
-
-
-def _init_ray(which: str, **options: Any) -> None:
-    """ray.init, whose errors become sentences, and which leaves SIGTERM to whoever had it before."""
-    in_main_thread = threading.current_thread() is threading.main_thread()
-    handler = signal.getsignal(signal.SIGTERM)
-    try:
-        ray.init(**options)
-    except (ConnectionError, RuntimeError, OSError, ValueError) as error:
-        reason = " ".join(str(error).split())[:400]
-        msg = f"{which} could not be started or joined: {reason}; check cluster.address and RAY_ADDRESS, or free memory"
-        raise LaunchError(msg) from error
-    except SystemExit:  # what Ray makes of a SIGTERM
-        raise KeyboardInterrupt from None
-    finally:
-        if in_main_thread:
-            signal.signal(signal.SIGTERM, handler)
+        self._session.close()
 
 
 def _load_kernels(_actor: object, kind: str) -> None:

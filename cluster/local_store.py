@@ -72,9 +72,7 @@ class LocalStore:
 
     def snapshot(self) -> Tables:
         """Copies of all keys and rows by table."""
-        return {
-            spec.name: table.snapshot() for spec, table in zip(self._specs, self._tables, strict=True)
-        }
+        return {spec.name: table.snapshot() for spec, table in zip(self._specs, self._tables, strict=True)}
 
     def restore(self, tables: Tables) -> None:
         """Replace the content."""

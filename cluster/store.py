@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from actors.ports import Pulled, StoreError
-from learning.exchange import Pull, Push, Rows, newest_time_s, split_rows
+from cluster.walks import Walk, begin_walk, carry_forward
+from learning.exchange import Pull, Push, Rows, newest_time_s
 from learning.grouping import GroupedKeys, KeyGrouper
-from learning.learner import TableRows
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from learning.batch import Batch
-    from learning.learner import Learner
+    from learning.learner import Learner, TableRows
 
 __all__ = ["ShardTransport", "ShardedStore"]
 
@@ -61,20 +61,6 @@ class _Asked:
     call: _Call | None = None
 
 
-@dataclass(slots=True)
-class _Walk:
-    """A batch that is being learnt, or was the last: from which rows, to which, and how coupled.
-
-    `absent` by table: which of its keys have no row; None where all have one.
-    """
-
-    asked: _Asked
-    bases: list[NDArray[np.float32]]
-    tables: tuple[TableRows, ...]
-    absent: list[NDArray[np.bool_]] | None
-    coupling: float = 1.0
-
-
 class ShardedStore:
     """The state in ParameterShards, as one worker sees it.
 
@@ -106,8 +92,8 @@ class ShardedStore:
         self._wait_timeout_s = wait_timeout_s
         self._sleep = sleep
         self._open: deque[_Asked] = deque()
-        self._learning: _Walk | None = None
-        self._learnt: _Walk | None = None
+        self._learning: Walk | None = None
+        self._learnt: Walk | None = None
         self._pending: list[Push] | None = None
         self._unheard: deque[_Call] = deque()
         self._pushes = self._acknowledged = 0
@@ -131,9 +117,9 @@ class ShardedStore:
         if not self._open or self._learning is not None:
             raise StoreError("expected a pull, and the push of the batch before, before wait")
         asked = self._open.popleft()
-        walk = self._walk(asked, self._answers(asked))
+        walk = begin_walk(asked.batch, asked.grouped, self._answers(asked), self._widths)
         if asked.carries and self._learnt is not None:
-            self._carry(self._learnt, walk)
+            carry_forward(self._learner, self._learnt, walk)
         walk.bases = [table.rows.copy() for table in walk.tables]
         self._learning, self._learnt = walk, None
         return Pulled(asked.batch.batch_id, walk.tables)
@@ -141,11 +127,11 @@ class ShardedStore:
     def push(self, pulled: Pulled) -> None:
         """Keep the rows, and how strongly their walk is coupled, for the next call to the shards."""
         walk, self._learning = self._learning, None
-        if walk is None or walk.asked.batch.batch_id != pulled.batch_id:
+        if walk is None or walk.batch.batch_id != pulled.batch_id:
             raise StoreError("expected a wait before push")
         if self._pending is not None:
             self._unheard.append(self._call([None] * len(self._shards)))
-        walk.coupling = self._learner.coupling(walk.bases, walk.tables, walk.asked.batch)
+        walk.coupling = self._learner.coupling(walk.bases, walk.tables, walk.batch)
         self._pending = [
             Push(pulled.batch_id, _joined([table.rows[part].ravel() for table, part in parts]), walk.coupling)
             for parts in (self._parts(walk, shard) for shard in range(len(self._shards)))
@@ -158,10 +144,10 @@ class ShardedStore:
             self._unheard.append(self._call([None] * len(self._shards)))
         self._hear()
 
-    def _parts(self, walk: _Walk, shard: int) -> list[tuple[TableRows, slice]]:
+    def _parts(self, walk: Walk, shard: int) -> list[tuple[TableRows, slice]]:
         return [
             (table, slice(grouped.bounds[shard], grouped.bounds[shard + 1]))
-            for table, grouped in zip(walk.tables, walk.asked.grouped, strict=True)
+            for table, grouped in zip(walk.tables, walk.grouped, strict=True)
         ]
 
     def _call(self, pulls: list[Pull | None]) -> _Call:
@@ -223,47 +209,9 @@ class ShardedStore:
             )
         return pulls
 
-    def _walk(self, asked: _Asked, answers: list[Rows]) -> _Walk:
-        """The answers as rows of the batch: of each table, the shards' stretches one behind the other."""
-        sizes = [np.diff(grouped.bounds) for grouped in asked.grouped]
-        parts = [
-            split_rows(answer.flat, [int(size[shard]) for size in sizes], self._widths)
-            for shard, answer in enumerate(answers)
-        ]
-        tables, absent = [], []
-        for t, grouped in enumerate(asked.grouped):
-            rows = np.empty((len(grouped.keys), self._widths[t]), np.float32)
-            np.concatenate([part[t] for part in parts], out=rows)
-            tables.append(TableRows(rows, grouped.index, grouped.bias))
-            missing = np.zeros(len(rows), np.bool_)
-            for shard, answer in enumerate(answers):
-                if answer.absent is not None:
-                    missing[grouped.bounds[shard] + answer.absent[t]] = True
-            absent.append(missing)
-        known = all(answer.absent is None for answer in answers)
-        return _Walk(asked, [], tuple(tables), None if known else absent)
-
-    def _carry(self, learnt: _Walk, walk: _Walk) -> None:
-        """Take the walk over the batch before into the rows of this one, by the rule of the shards."""
-        for t, grouped in enumerate(walk.asked.grouped):
-            before = learnt.asked.grouped[t]
-            to = _stretches(grouped.bounds[:-1], grouped.carries)
-            places = grouped.carried + np.repeat(before.bounds[:-1], grouped.carries)
-            if learnt.absent is not None and walk.absent is not None:
-                both = ~(learnt.absent[t][places] | walk.absent[t][to])
-                places, to = places[both], to[both]
-            end = learnt.tables[t].rows[places]
-            rows, bias = walk.tables[t].rows, grouped.bias
-            self._learner.merge(t, rows, to, learnt.bases[t][places], end, bias, learnt.coupling)
-
 
 _NOTHING = np.empty(0, np.int32)
 
 
 def _joined(parts: list[NDArray[Any]]) -> NDArray[Any]:
     return parts[0] if len(parts) == 1 else np.concatenate(parts)
-
-
-def _stretches(starts: NDArray[np.int64], counts: NDArray[np.int64]) -> NDArray[np.int64]:
-    """The numbers starts[i], starts[i] + 1, ... of each of the stretches, one stretch after the other."""
-    return np.repeat(starts - np.concatenate(([0], np.cumsum(counts)[:-1])), counts) + np.arange(counts.sum())

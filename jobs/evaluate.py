@@ -20,7 +20,14 @@ NAMES = typer.Option(help="Comma-separated column names.")
 
 def main(
     file: Annotated[Path, typer.Argument(help="CSV, CSV.gz, Parquet or JSON-lines file, in stream order.")],
-    label: Annotated[str, typer.Option(help="Column of the binary label.")] = "y",
+    label: Annotated[
+        str | None, typer.Option(help="Column of the label; else y, for ratings `rating`.")
+    ] = None,
+    learner: Annotated[
+        str | None, typer.Option(help="ftrl (binary labels) or factors (ratings of items by users).")
+    ] = None,
+    user: Annotated[str | None, typer.Option(help="Column of the user, for factors; else `user`.")] = None,
+    item: Annotated[str | None, typer.Option(help="Column of the item, for factors; else `item`.")] = None,
     time: Annotated[str | None, typer.Option(help="Column of the event time (never a feature).")] = None,
     ignore: Annotated[str, NAMES] = "",
     pipeline: Annotated[
@@ -43,7 +50,10 @@ def main(
         if local and (workers or shards):
             raise JobError("--local means one process; leave it out to use --workers and --shards")
         ignored = tuple(name.strip() for name in ignore.split(",") if name.strip())
-        asked = Evaluation(file, label, time, ignored, pipeline, tuple(overrides or ()), workers, shards)
+        roles = {name: column for name, column in (("user", user), ("item", item)) if column is not None}
+        asked = Evaluation(
+            file, label, learner, roles, time, ignored, pipeline, tuple(overrides or ()), workers, shards
+        )
         metrics = evaluate(asked, console)
     if as_json:
         typer.echo(orjson.dumps(metrics, option=orjson.OPT_INDENT_2).decode())

@@ -192,9 +192,7 @@ class Ftrl:
         """Probabilities f64 (n,) without learning; rows of -1 (never seen) count as weight 0."""
         (weights,) = tables
         out = np.empty(len(batch))
-        _predict(
-            weights.rows, weights.index, weights.bias, batch.values, batch.offsets, *self._single(), out
-        )
+        _predict(weights.rows, weights.index, weights.bias, batch.values, batch.offsets, *self._single(), out)
         return out
 
     def _single(self) -> tuple[np.float32, ...]:

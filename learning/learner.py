@@ -93,7 +93,8 @@ class Learner(Protocol):
 
     def learn(self, tables: Sequence[TableRows], batch: Batch) -> NDArray[np.float64]:
         """Predict and learn each record in order, changing the rows in place; f64 (n,) or, with what the learner
-        compared each record with, (n, 1 + m): column 0 is the record's own prediction."""
+        compared each record with, (n, 1 + m): column 0 is the record's own prediction.
+        """
 
     def predict(self, tables: Sequence[TableRows], batch: Batch) -> NDArray[np.float64]:
         """Predictions f64 (n,) without learning; an index or bias of -1 is a row that was never born."""
@@ -113,7 +114,9 @@ class Learner(Protocol):
         A row that nobody touched since the pull becomes its end row to the bit.
         """
 
-    def coupling(self, bases: Sequence[NDArray[np.float32]], tables: Sequence[TableRows], batch: Batch) -> float:
+    def coupling(
+        self, bases: Sequence[NDArray[np.float32]], tables: Sequence[TableRows], batch: Batch
+    ) -> float:
         """One number about a whole walk, at least 1, that travels with its push to `merge`."""
 
     def metrics(self) -> Metrics:

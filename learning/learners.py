@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from learning.factors import Factors
 from learning.ftrl import Ftrl
 
 __all__ = ["LEARNERS"]
 
-LEARNERS = {learner.kind: learner for learner in (Ftrl,)}
+LEARNERS = {learner.kind: learner for learner in (Ftrl, Factors)}

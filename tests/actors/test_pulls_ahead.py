@@ -73,7 +73,7 @@ class Watched:
         """Make a call; if it brought the pending push to the shards, compare the two sides' bases."""
         walk = self.store._learnt if self.store._pending is not None else None
         bases = None if walk is None else walk.bases[0].copy()
-        bounds = None if walk is None else walk.asked.grouped[0].bounds
+        bounds = None if walk is None else walk.grouped[0].bounds
         function(*arguments)
         if bases is not None and bounds is not None:
             for shard, (a, b) in zip(self.shards.shards, zip(bounds, bounds[1:], strict=False), strict=True):
@@ -87,9 +87,7 @@ def watched(records: int = 600, size: int = 20) -> list[Watched]:
     shards.shards = [WatchedShard(shard, LEARNER) for shard in range(SHARDS)]
     encoders = [NumericEncoder() for _ in range(WORKERS)]
     streams = [cut(stream(records, seed=w, partition=w), size) for w in range(WORKERS)]
-    return [
-        Watched(w, shards, [encoders[w].encode(batch) for batch in streams[w]]) for w in range(WORKERS)
-    ]
+    return [Watched(w, shards, [encoders[w].encode(batch) for batch in streams[w]]) for w in range(WORKERS)]
 
 
 @settings(max_examples=60)

@@ -28,7 +28,7 @@ def local_ray() -> Iterator[None]:
     assert stay_on_loopback(), "a test imported Ray while it was collected"
     import ray
 
-    from cluster.launch import local_ray_options
+    from cluster.ray_session import local_ray_options
 
     folder = tempfile.mkdtemp(prefix="millrace-ray-")  # not tmp_path: Ray's socket paths must be short
     ray.init(namespace="millrace", logging_level=logging.ERROR, **local_ray_options(16, folder))

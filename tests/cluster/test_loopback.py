@@ -16,7 +16,7 @@ from pathlib import Path
 from cluster.loopback import stay_on_loopback
 assert stay_on_loopback()
 import ray
-from cluster.launch import local_ray_options
+from cluster.ray_session import local_ray_options
 
 def own(pid):
     children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()

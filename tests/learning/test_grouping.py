@@ -31,7 +31,9 @@ def test_every_entry_finds_its_key_in_its_shards_group(batches: list[list[int]],
 
 
 @given(
-    st.lists(st.lists(st.integers(0, 30), max_size=60), min_size=2, max_size=6), st.integers(1, 5), st.booleans()
+    st.lists(st.lists(st.integers(0, 30), max_size=60), min_size=2, max_size=6),
+    st.integers(1, 5),
+    st.booleans(),
 )
 def test_carried_keys_come_first_and_say_where_they_were(
     batches: list[list[int]], shards: int, bias: bool
