@@ -13,7 +13,7 @@ mu and sd are the mean and deviation of all ratings so far, so that one set of p
     explicit:  h = omega / noise;        y = h clip((r - mu) / sd - score, -8, 8)    mu and sd with r in them
     implicit:  h = omega P (1 - P);      y = omega (1 - P) of the choice, - omega P of a negative;   v_b = b = 0
     g = y / (1 + h V);    b += v_b g;    p_u += v_f,u g q_i;    q_i += v_f,i g p_u   (both from the old values)
-    a <- keep a + h / (1 + h (V - v_b));    c <- keep c + (h |q|^2 / K) / (1 + h (V - v_f,u |q|^2))   (of i: |p|^2)
+    a <- keep a + h / (1 + h (V - v_b));    c <- keep c + h |q|^2 / sqrt(K) / (1 + h (V - v_f,u |q|^2))   (of i: |p|^2)
 
 The prior precisions 1 / variance are the L2 penalties, towards 0 for biases and towards birth for factors; without
 forgetting a bias alone moves as ridge regression does. keep = 1 - 1 / memory: people's moods and items' fame drift.

@@ -76,7 +76,7 @@ def _learn_pair(users, u, items, i, pull, h, h_max, counts, prior, keep):  # noq
         items[i, c] = np.float32(q + step_i * p)
     users[u, OF_BIAS] = np.float32(keep[0] * users[u, OF_BIAS] + h / (1.0 + h * (variance - bu)))
     items[i, OF_BIAS] = np.float32(keep[1] * items[i, OF_BIAS] + h / (1.0 + h * (variance - bi)))
-    share = h / max(users.shape[1] - FACTORS, 1)
+    share = h / math.sqrt(max(users.shape[1] - FACTORS, 1))
     told_u, told_i = (
         share * qq / (1.0 + h * (variance - vu * qq)),
         share * pp / (1.0 + h * (variance - vi * pp)),

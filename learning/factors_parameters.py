@@ -28,7 +28,7 @@ class FactorParameters:
     noise: float = 0.8
     """Variance of a rating about its prediction, in variances of all ratings: larger steps more carefully."""
     bias_variance: float = 0.2
-    factor_variance: float = 0.25
+    factor_variance: float = 0.3
     """Variances before the first rating (in variances of ratings): their inverses are the L2 penalties."""
     birth_scale: float = 0.05
     """New factors are uniform in [-birth_scale, birth_scale)."""

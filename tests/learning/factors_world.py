@@ -162,8 +162,8 @@ class Plain:
         )
         u[1] = (1.0 - 1.0 / of.user_memory) * u[1] + h / (1.0 + h * (variance - bu))
         i[1] = (1.0 - 1.0 / of.item_memory) * i[1] + h / (1.0 + h * (variance - bi))
-        u[2] += h * qq / of.factors / (1.0 + h * (variance - vu * qq))
-        i[2] += h * pp / of.factors / (1.0 + h * (variance - vi * pp))
+        u[2] += h * qq / math.sqrt(of.factors) / (1.0 + h * (variance - vu * qq))
+        i[2] += h * pp / math.sqrt(of.factors) / (1.0 + h * (variance - vi * pp))
 
     def scale(self) -> tuple[float, float]:
         """Mean and deviation of all ratings seen, from scratch."""
