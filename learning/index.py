@@ -1,11 +1,11 @@
 """KeyIndex: where each key's row is, in parts that grow one at a time.
 
 A small table has one part, which doubles. Beyond `rows_split` rows there are PARTS, chosen by the key's hash: one that
-is full is rebuilt a quarter larger on its own, so a birth waits for a rebuild of 1/1024 of the index at most. As keys
+is full is rebuilt a third larger on its own, so a birth waits for a rebuild of 1/1024 of the index at most. As keys
 spread evenly over parts, equal parts would all be full at the same time; so they begin with capacities spread over a
 factor of growth, evenly in the logarithm, and multiplying keeps them spread.
 
-Bytes a row at a load between 0.6 and 0.75: 6 on average.
+Bytes a row at a load between 0.59 and 0.78: 5.9 on average.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from learning import index_kernels
+from learning.index_slots import ADDRESS, CAPACITY, REST
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -22,22 +23,23 @@ if TYPE_CHECKING:
 __all__ = ["PARTS", "ROWS_SPLIT", "KeyIndex"]
 
 PARTS = 1024
-ROWS_SPLIT = 1 << 16
-"""A single part that is full with so many rows is replaced by PARTS parts, which takes about two milliseconds."""
+ROWS_SPLIT = 1 << 17
+"""A single part that is full with so many rows is replaced by PARTS parts, which takes about three milliseconds."""
 
-_LOAD_SINGLE, _GROWTH_SINGLE = 0.6, 2.0
-_LOAD, _GROWTH = 0.75, 1.25
-_SLOTS_SMALL, _GROWTH_SMALL = 1024, 1.5
-"""A part below so many slots grows faster: its rebuild costs less than the call."""
+_LOAD_SINGLE, _GROWTH_SINGLE = 0.4, 2.0
+"""Small tables are in the cache: a wrong guess costs more there than a slot."""
+_LOAD, _GROWTH = 0.78, 1.33
+_SLOTS_SMALL, _LOAD_SMALL, _GROWTH_SMALL = 512, 0.5, 2.0
+"""A part below so many slots grows faster: its rebuild costs less than the call, and memory is not an issue yet."""
 _SLOTS_MIN = 8
 
 
 class KeyIndex:
     """Slots of the keys of one table. Not thread-safe; the arrays it passes to kernels live as long as it does."""
 
-    def __init__(self, rows_split: int = ROWS_SPLIT) -> None:
+    def __init__(self, rows: int, rows_split: int = ROWS_SPLIT) -> None:
         self._rows_split = rows_split
-        self._resize(np.array([2 * _SLOTS_MIN], np.uint64), np.zeros(1, np.int64))
+        self._resize(_single(min(rows, rows_split)), np.zeros(1, np.int64))
 
     @property
     def slots(self) -> int:
@@ -47,7 +49,7 @@ class KeyIndex:
     @property
     def memory_bytes(self) -> int:
         """Bytes of all parts and of what finds them."""
-        return 4 * self._slots + 3 * 8 * len(self._parts)
+        return 4 * self._slots + self._parts.nbytes
 
     def locate(
         self, wanted: NDArray[np.uint64], start: int, keys: NDArray[np.uint64], state: NDArray[np.int64],
@@ -60,64 +62,69 @@ class KeyIndex:
 
         """
         while True:
-            start, full = index_kernels.locate(
-                wanted, start, self._addresses, self._capacities, self._rest, keys, state, reused, out
-            )
+            start, full = index_kernels.locate(wanted, start, self._parts, keys, state, reused, out)
             if full < 0:
                 return int(start)
             self._grow(full, keys, int(state[0] - state[2]))
 
     def find(self, wanted: NDArray[np.uint64], keys: NDArray[np.uint64], out: NDArray[np.int64]) -> int:
         """Row numbers of wanted into out, -1 where there is none; returns how many there are not."""
-        return int(index_kernels.find(wanted, self._addresses, self._capacities, keys, out))
+        return int(index_kernels.find(wanted, self._parts, keys, out))
 
     def remove(self, rows: NDArray[np.int64], keys: NDArray[np.uint64], state: NDArray[np.int64]) -> None:
         """Forget live rows, which become free."""
-        index_kernels.remove(rows, self._addresses, self._capacities, self._rest, keys, state)
+        index_kernels.remove(rows, self._parts, keys, state)
 
     def fill(self, words: NDArray[np.uint32], keys: NDArray[np.uint64], rows: int) -> None:
         """Begin anew with the rows of `words` (row + 1; 0: none), `rows` in all, which have distinct keys."""
         if rows < self._rows_split:
-            capacity = max(2 * _SLOTS_MIN, int(rows / _LOAD_SINGLE * _GROWTH_SINGLE))
-            self._resize(np.array([capacity], np.uint64), np.array([rows]))
+            self._resize(_single(rows), np.array([rows]))
         else:
             counts = np.zeros(PARTS, np.int64)
             index_kernels.count_parts(words, keys, counts)
             self._resize(_spread(counts), counts)
-        index_kernels.fill_parts(words, keys, self._addresses, self._capacities)
+        index_kernels.fill_parts(words, keys, self._parts)
 
-    def _resize(self, capacities: NDArray[np.uint64], rows: NDArray[np.int64]) -> None:
+    def _resize(self, capacities: NDArray[np.int64], rows: NDArray[np.int64]) -> None:
         """Empty parts of `capacities` slots, which are about to take `rows` rows."""
-        self._capacities = capacities
-        self._parts = [np.zeros(capacity, np.uint32) for capacity in capacities.tolist()]
-        self._addresses = np.array([part.ctypes.data for part in self._parts], np.uint64)
-        load = _LOAD_SINGLE if len(capacities) == 1 else _LOAD
-        self._rest = (capacities * load).astype(np.int64) - rows
+        self._memory = [np.zeros(capacity, np.uint32) for capacity in capacities.tolist()]
+        load = (
+            np.where(capacities < _SLOTS_SMALL, _LOAD_SMALL, _LOAD) if len(capacities) > 1 else _LOAD_SINGLE
+        )
+        self._parts = np.zeros((len(capacities), 4), np.int64)
+        self._parts[:, ADDRESS] = [slots.ctypes.data for slots in self._memory]
+        self._parts[:, CAPACITY] = capacities
+        self._parts[:, REST] = (capacities * load).astype(np.int64) - rows
         self._slots = int(capacities.sum())
 
-    def _grow(self, number: int, keys: NDArray[np.uint64], rows: int) -> None:
+    def _grow(self, part: int, keys: NDArray[np.uint64], rows: int) -> None:
         """Rebuild a full part larger, or make many out of the one; `rows` are live."""
-        old = self._parts[number]
-        if len(self._parts) == 1:
+        old = self._memory[part]
+        if len(self._memory) == 1:
             self.fill(old, keys, rows)
             return
-        factor = _GROWTH if len(old) >= _SLOTS_SMALL else _GROWTH_SMALL
-        capacity = int(len(old) * factor) + 1
-        part = np.zeros(capacity, np.uint32)
-        self._rest[number] += int(capacity * _LOAD) - int(len(old) * _LOAD)
-        self._parts[number], self._addresses[number], self._capacities[number] = (
-            part,
-            part.ctypes.data,
-            capacity,
-        )
+        capacity = int(len(old) * (_GROWTH if len(old) >= _SLOTS_SMALL else _GROWTH_SMALL)) + 1
+        self._memory[part] = slots = np.zeros(capacity, np.uint32)
+        rest = self._parts[part, REST] + _rows_max(capacity) - _rows_max(len(old))
+        self._parts[part, :3] = slots.ctypes.data, capacity, rest
         self._slots += capacity - len(old)
-        index_kernels.fill_parts(old, keys, self._addresses, self._capacities)
+        index_kernels.fill_parts(old, keys, self._parts)
 
 
-def _spread(rows: NDArray[np.int64]) -> NDArray[np.uint64]:
+def _rows_max(capacity: int) -> int:
+    """Rows of a part that is full."""
+    return int(capacity * (_LOAD_SMALL if capacity < _SLOTS_SMALL else _LOAD))
+
+
+def _single(rows: int) -> NDArray[np.int64]:
+    """The capacity for a single part of `rows` rows that is to double."""
+    return np.array([max(2 * _SLOTS_MIN, int(rows / _LOAD_SINGLE * _GROWTH_SINGLE))])
+
+
+def _spread(rows: NDArray[np.int64]) -> NDArray[np.int64]:
     """Capacities for parts of `rows` rows, spread so that they will not be full at the same time."""
-    mean = rows.mean() / _LOAD
-    factor = _GROWTH if mean >= _SLOTS_SMALL else _GROWTH_SMALL
-    wished = (mean + 1) * factor ** ((np.arange(len(rows)) + 1) / len(rows))
-    slots: NDArray[np.float64] = np.maximum(np.maximum(wished, (rows + 2) / _LOAD), _SLOTS_MIN)
-    return slots.astype(np.uint64) + np.uint64(1)
+    small = rows.mean() < _SLOTS_SMALL * _LOAD
+    load, factor = (_LOAD_SMALL, _GROWTH_SMALL) if small else (_LOAD, _GROWTH)
+    wished = (rows.mean() / load + 1) * factor ** ((np.arange(len(rows)) + 1) / len(rows))
+    slots: NDArray[np.float64] = np.maximum(np.maximum(wished, (rows + 2) / load), _SLOTS_MIN)
+    return slots.astype(np.int64) + 1

@@ -1,8 +1,8 @@
 """Kernels of the key index: look up, give birth, remove, rebuild; index_slots.py says how a slot is found.
 
-`wanted` are keys u64; `addresses` and `capacities` are u64 (parts,), `rest` i64 (parts,) the births that each part can
-still take before it grows. `state` is i64 (4,): rows ever numbered, first free row + 1 (0: none), free rows, rows
-reused by this call. A free row's key holds the next free row + 1.
+`wanted` are keys u64. `parts` is i64 (parts, 4): address, capacity, and the births that the part can still take before
+it grows. `state` is i64 (4,): rows ever numbered, first free row + 1 (0: none), free rows, rows reused by this call. A
+free row's key holds the next free row + 1.
 """
 
 from __future__ import annotations
@@ -11,14 +11,16 @@ import numpy as np
 from numba import njit
 
 from learning.index_slots import (
+    REST,
     ROWS_LIMIT,
+    capacity_of,
     home_of,
     mix,
     next_slot,
     part_of,
     probe,
     row_of,
-    slots_at,
+    slots_of,
     strange,
     tag_of,
 )
@@ -31,7 +33,7 @@ _BLOCK = 64
 
 
 @njit(inline="always")
-def _look(wanted, first, count, addresses, capacities, mask, keys, words, found):  # noqa: ANN001, ANN202
+def _look(wanted, first, count, parts, mask, keys, words, found):  # noqa: ANN001, ANN202
     """First candidates of wanted[first:first + count]: the word of a slot, and the key of the word's row.
 
     Loads within a loop do not wait for one another, so that the processor overlaps their cache misses.
@@ -39,12 +41,12 @@ def _look(wanted, first, count, addresses, capacities, mask, keys, words, found)
     for i in range(count):
         mixed = mix(wanted[first + i])
         part = part_of(mixed, mask)
-        words[i] = slots_at(addresses[part])[home_of(mixed, capacities[part])]
+        words[i] = slots_of(parts, part)[home_of(mixed, capacity_of(parts, part))]
     for i in range(count):
         word, mixed = words[i], mix(wanted[first + i])
         if strange(word, tag_of(mixed)):
             part = part_of(mixed, mask)
-            slots, capacity, tag = slots_at(addresses[part]), capacities[part], tag_of(mixed)
+            slots, capacity, tag = slots_of(parts, part), capacity_of(parts, part), tag_of(mixed)
             slot = home_of(mixed, capacity)
             while strange(word, tag):
                 slot = next_slot(slot, capacity)
@@ -73,31 +75,31 @@ def _birth(key, keys, state, reused):  # noqa: ANN001, ANN202
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def locate(wanted, start, addresses, capacities, rest, keys, state, reused, out):  # noqa: ANN001, ANN201
+def locate(wanted, start, parts, keys, state, reused, out):  # noqa: ANN001, ANN201
     """Row numbers of wanted[start:] into out, births included; stops early where one needs growth first.
 
     Returns (position reached, part that is full); -1 instead of a part: `keys` is full. Rows that were free before are
     listed in reused[:state[3]].
     """
-    mask = np.uint64(len(addresses) - 1)
+    mask = np.uint64(len(parts) - 1)
     words, found = np.empty(_BLOCK, np.uint32), np.empty(_BLOCK, np.uint64)
     for first in range(start, len(wanted), _BLOCK):
         count = min(_BLOCK, len(wanted) - first)
-        _look(wanted, first, count, addresses, capacities, mask, keys, words, found)
+        _look(wanted, first, count, parts, mask, keys, words, found)
         for i in range(count):
             key, word = wanted[first + i], words[i]
             if word == 0 or found[i] != key:
                 mixed = mix(key)  # everything is read again: a birth of this block may have come in between
                 part, tag = part_of(mixed, mask), tag_of(mixed)
-                slots, capacity = slots_at(addresses[part]), capacities[part]
+                slots, capacity = slots_of(parts, part), capacity_of(parts, part)
                 slot, word = probe(slots, capacity, home_of(mixed, capacity), tag, key, keys)
                 if word == 0:
-                    if rest[part] <= 0:
+                    if parts[part, REST] <= 0:
                         return first + i, np.int64(part)
                     row = _birth(key, keys, state, reused)
                     if row < 0:
                         return first + i, np.int64(-1)
-                    rest[part] -= 1
+                    parts[part, REST] -= 1
                     word = tag | np.uint32(row + 1)
                     slots[slot] = word
             out[first + i] = np.int64(word & _ROW) - 1
@@ -105,20 +107,20 @@ def locate(wanted, start, addresses, capacities, rest, keys, state, reused, out)
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def find(wanted, addresses, capacities, keys, out):  # noqa: ANN001, ANN201
+def find(wanted, parts, keys, out):  # noqa: ANN001, ANN201
     """Row numbers of wanted into out, -1 where there is no such key; returns how many there are not."""
-    mask = np.uint64(len(addresses) - 1)
+    mask = np.uint64(len(parts) - 1)
     words, found = np.empty(_BLOCK, np.uint32), np.empty(_BLOCK, np.uint64)
     missing = 0
     for first in range(0, len(wanted), _BLOCK):
         count = min(_BLOCK, len(wanted) - first)
-        _look(wanted, first, count, addresses, capacities, mask, keys, words, found)
+        _look(wanted, first, count, parts, mask, keys, words, found)
         for i in range(count):
             key, word = wanted[first + i], words[i]
             if word != 0 and found[i] != key:
                 mixed = mix(key)
                 part = part_of(mixed, mask)
-                slots, capacity = slots_at(addresses[part]), capacities[part]
+                slots, capacity = slots_of(parts, part), capacity_of(parts, part)
                 _, word = probe(slots, capacity, home_of(mixed, capacity), tag_of(mixed), key, keys)
             missing += word == 0
             out[first + i] = np.int64(word & _ROW) - 1
@@ -126,14 +128,14 @@ def find(wanted, addresses, capacities, keys, out):  # noqa: ANN001, ANN201
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def remove(rows, addresses, capacities, rest, keys, state):  # noqa: ANN001, ANN201
+def remove(rows, parts, keys, state):  # noqa: ANN001, ANN201
     """Take live `rows` (i64, distinct) out of the index, later slots of a run moving back; they become free."""
-    mask = np.uint64(len(addresses) - 1)
+    mask = np.uint64(len(parts) - 1)
     for i in range(len(rows)):
         key = keys[np.uint64(rows[i])]
         mixed = mix(key)
         part = part_of(mixed, mask)
-        slots, capacity = slots_at(addresses[part]), capacities[part]
+        slots, capacity = slots_of(parts, part), capacity_of(parts, part)
         hole, _ = probe(slots, capacity, home_of(mixed, capacity), tag_of(mixed), key, keys)
         slot = next_slot(hole, capacity)
         word = slots[slot]
@@ -146,7 +148,7 @@ def remove(rows, addresses, capacities, rest, keys, state):  # noqa: ANN001, ANN
             slot = next_slot(slot, capacity)
             word = slots[slot]
         slots[hole] = 0
-        rest[part] += 1
+        parts[part, REST] += 1
         keys[np.uint64(rows[i])] = np.uint64(state[1])
         state[1] = rows[i] + 1
         state[2] += 1
@@ -162,9 +164,9 @@ def count_parts(words, keys, counts):  # noqa: ANN001, ANN201
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def fill_parts(words, keys, addresses, capacities):  # noqa: ANN001, ANN201
+def fill_parts(words, keys, parts):  # noqa: ANN001, ANN201
     """Put the rows of slots `words` (u32; 0: empty, tags are not read) into parts where none of them is yet."""
-    mask = np.uint64(len(addresses) - 1)
+    mask = np.uint64(len(parts) - 1)
     taken, mixes = np.empty(_BLOCK, np.uint32), np.empty(_BLOCK, np.uint64)
     for first in range(0, len(words), _BLOCK):
         count = 0
@@ -175,7 +177,7 @@ def fill_parts(words, keys, addresses, capacities):  # noqa: ANN001, ANN201
             mixes[i] = mix(keys[row_of(taken[i])])
         for i in range(count):
             part = part_of(mixes[i], mask)
-            slots, capacity = slots_at(addresses[part]), capacities[part]
+            slots, capacity = slots_of(parts, part), capacity_of(parts, part)
             slot = home_of(mixes[i], capacity)
             while slots[slot] != 0:
                 slot = next_slot(slot, capacity)

@@ -10,7 +10,7 @@ A slot is a u32: the tag in its top 4 bits, row + 1 below; 0 is empty. Probing i
 strangers be passed without reading their keys, each of which would be a cache miss; so parts may be rather full.
 
 A key's own top 10 bits are its segment, of which a shard sees few: hence the mix. Parts are reached through their
-addresses (u64); whoever calls keeps the arrays alive.
+addresses; whoever calls keeps the arrays alive.
 """
 
 from __future__ import annotations
@@ -22,14 +22,18 @@ from numba import njit, types
 from numba.extending import intrinsic
 
 __all__ = [
+    "ADDRESS",
+    "CAPACITY",
+    "REST",
     "ROWS_LIMIT",
+    "capacity_of",
     "home_of",
     "mix",
     "next_slot",
     "part_of",
     "probe",
     "row_of",
-    "slots_at",
+    "slots_of",
     "strange",
     "tag_of",
 ]
@@ -37,12 +41,15 @@ __all__ = [
 ROWS_LIMIT = (1 << 28) - 1
 """Rows that 28 bits can number from 1 on."""
 
+ADDRESS, CAPACITY, REST = range(3)
+"""Columns of `parts`, i64 (parts, 4); the fourth is not used, so that no part's numbers lie in two cache lines."""
+
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 _ROW = np.uint32(ROWS_LIMIT)
 
 
 @intrinsic
-def slots_at(typing_context: Any, address: Any) -> Any:
+def _slots_at(typing_context: Any, address: Any) -> Any:
     """The u32 slots at an address (u64), as a pointer."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
@@ -52,7 +59,19 @@ def slots_at(typing_context: Any, address: Any) -> Any:
 
 
 @njit(inline="always")
-def mix(key):  # noqa: ANN001, ANN201 - numba infers types; annotations would only repeat the docstring
+def slots_of(parts, part):  # noqa: ANN001, ANN201 - numba infers types; annotations would only repeat the docstring
+    """The slots of a part, as a pointer."""
+    return _slots_at(np.uint64(parts[part, ADDRESS]))
+
+
+@njit(inline="always")
+def capacity_of(parts, part):  # noqa: ANN001, ANN201
+    """How many slots a part has: u64."""
+    return np.uint64(parts[part, CAPACITY])
+
+
+@njit(inline="always")
+def mix(key):  # noqa: ANN001, ANN201
     """The mixed key, from which part, home slot and tag are cut."""
     mixed = key * _GOLDEN
     return mixed ^ (mixed >> np.uint64(32))

@@ -31,6 +31,8 @@ __all__ = ["Table", "TableFullError"]
 _USED, _FREE, _FREE_ROWS, _REUSED = range(4)
 """Places in the state of index_kernels.py."""
 
+_NONE = np.empty(0, np.int64)
+
 
 class TableFullError(Exception):
     """More rows are asked for than one table can number; use more shards."""
@@ -94,13 +96,15 @@ class Table:
 
         """
         out = np.empty(len(keys), np.int64)
-        state, reused = self._state, np.empty(min(len(keys), int(self._state[_FREE_ROWS])), np.int64)
+        state, free = self._state, int(self._state[_FREE_ROWS])
+        reused = np.empty(min(len(keys), free), np.int64) if free else _NONE
         at = 0
         while True:
             used, state[_REUSED] = int(state[_USED]), 0
             room = self._keys.array[: len(self._rows)]  # a wide row's reservation may hold fewer
             at = self._index.locate(keys, at, room, state, reused, out)
-            self._begin(used, reused[: state[_REUSED]])
+            if free or self._birth is not None:
+                self._begin(used, reused[: state[_REUSED]])
             if at == len(keys):
                 return out
             self._reserve(self.numbered + 1)
@@ -151,7 +155,7 @@ class Table:
     def _clear(self, keys: Column, rows: Column) -> None:
         self._keys, self._rows = keys, rows
         self._state = np.zeros(4, np.int64)
-        self._index = KeyIndex(self._rows_split)
+        self._index = KeyIndex(min(len(keys), 1024) // 2, self._rows_split)
 
     def _reserve(self, rows: int) -> None:
         if rows > ROWS_LIMIT:
