@@ -46,8 +46,8 @@ class StreamAge:
 
     @property
     def memory_bytes(self) -> int:
-        """Bytes of the history."""
-        return self._history.nbytes
+        """Bytes of the history so far."""
+        return self._end * 3 * self._history.itemsize
 
     def restart(self, tick: int) -> None:
         """Begin anew: `tick` is the oldest that any row has, and no time is known."""

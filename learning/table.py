@@ -7,7 +7,7 @@ keys never share a row: the full key is compared.
 
 Removed rows go on a list of free ones and are born again as other keys; the list lies in the keys of the free rows.
 
-Memory a row of FTRL (width 2, float32): 8 (key) + 8 (z, n) + 6 (index).
+Memory a row of FTRL (width 2, float32): 8 (key) + 8 (z, n) + 6.3 (index).
 """
 
 from __future__ import annotations
