@@ -76,6 +76,10 @@ class BoundedTable:
         """All rows by number: (numbered, width), a writable view, valid until the next `open` or `restore`."""
         return self._table.rows
 
+    def view(self) -> tuple[NDArray[np.uint64], NDArray[Any], NDArray[np.bool_]]:
+        """Keys and rows by number, as `rows`, and which of them are live."""
+        return self._table.keys, self._table.rows, self._table.live()
+
     def find(self, keys: NDArray[np.uint64]) -> NDArray[np.int64]:
         """Row numbers i64 of `keys`, -1 where a key has none; not a use, and changes nothing."""
         return self._table.find(keys)
@@ -88,10 +92,9 @@ class BoundedTable:
         time_s: float,
         held_from: int,
     ) -> NDArray[np.int64]:
-        """Row numbers i64 of a pull's distinct `keys`; -1: none yet, or no room for one.
+        """Row numbers i64 of a pull's distinct `keys` u64 (n,); -1: none yet, or no room for one.
 
         Args:
-            keys: u64 (n,).
             sights: u8 (n,), how often each occurs in the batch; None: once.
             records: of the batch.
             time_s: the stream's newest time in the batch; NaN: unknown.

@@ -92,7 +92,7 @@ class KeyIndex:
             np.where(capacities < _SLOTS_SMALL, _LOAD_SMALL, _LOAD) if len(capacities) > 1 else _LOAD_SINGLE
         )
         self._parts = np.zeros((len(capacities), 4), np.int64)
-        self._parts[:, ADDRESS] = [slots.ctypes.data for slots in self._memory]
+        self._parts[:, ADDRESS] = [index_kernels.address_of(slots) for slots in self._memory]
         self._parts[:, CAPACITY] = capacities
         self._parts[:, REST] = (capacities * load).astype(np.int64) - rows
         self._slots = int(capacities.sum())
@@ -106,7 +106,7 @@ class KeyIndex:
         capacity = int(len(old) * (_GROWTH if len(old) >= _SLOTS_SMALL else _GROWTH_SMALL)) + 1
         self._memory[part] = slots = np.zeros(capacity, np.uint32)
         rest = self._parts[part, REST] + _rows_max(capacity) - _rows_max(len(old))
-        self._parts[part, :3] = slots.ctypes.data, capacity, rest
+        self._parts[part, :3] = index_kernels.address_of(slots), capacity, rest
         self._slots += capacity - len(old)
         index_kernels.fill_parts(old, keys, self._parts)
 

@@ -25,7 +25,7 @@ from learning.index_slots import (
     tag_of,
 )
 
-__all__ = ["count_parts", "fill_parts", "find", "live_rows", "locate", "remove"]
+__all__ = ["address_of", "count_parts", "fill_parts", "find", "live_rows", "locate", "remove"]
 
 _ROW = np.uint32(ROWS_LIMIT)
 _BLOCK = 64
@@ -152,6 +152,12 @@ def remove(rows, parts, keys, state):  # noqa: ANN001, ANN201
         keys[np.uint64(rows[i])] = np.uint64(state[1])
         state[1] = rows[i] + 1
         state[2] += 1
+
+
+@njit(cache=True)
+def address_of(slots):  # noqa: ANN001, ANN201
+    """Where an array lies: i64. A tenth of what `ctypes.data` costs in Python, a thousand times at a split."""
+    return np.int64(slots.ctypes.data)
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
