@@ -5,12 +5,14 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
+import pyarrow as pa
 
 from cluster.config import FeaturesConfig
 from cluster.decode.decoder import Decoder
 from cluster.decode.messages import Messages
 from cluster.local_store import DirectShards, LocalStore
 from cluster.store import ShardedStore
+from cluster.streams.file_source import encode_arrow
 from learning.batch import BatchId
 from learning.encoding import NumericEncoder, merge_stats
 from learning.learners import LEARNERS
@@ -21,10 +23,15 @@ _RECORD = b'{"id":"a","ts":1.5,"features":{%s"x":0.5,"c":"text"},"label":1}'
 
 
 def warm_up(kind: str) -> None:
-    """Take JSON records the whole way to a learner of `kind`; half a minute on a new machine, later a second."""
+    """Take records the whole way to a learner of `kind`; half a minute on a new machine, later a second or two.
+
+    One comes as JSON and one by Arrow, whose first conversion to numpy imports pandas: half a second that would else
+    pass in the stream.
+    """
     learner = LEARNERS[kind]()
     roles = b"".join(b'"%s":"1",' % role.encode() for role in learner.roles)
-    messages = Messages(0, np.arange(2, dtype=np.int64), [_RECORD % roles] * 2, np.zeros(2), 2)
+    values = [_RECORD % roles, _arrow(learner.roles)]
+    messages = Messages(0, np.arange(2, dtype=np.int64), values, np.zeros(2), 2)
     encoder = NumericEncoder()
     decoder = Decoder("warm-up", FeaturesConfig(), roles=learner.roles)
     batch = encoder.encode(decoder.decode(messages).batch)
@@ -38,3 +45,9 @@ def warm_up(kind: str) -> None:
         store.push(pulled)
         store.push(store.wait())
         store.flush()
+
+
+def _arrow(roles: tuple[str, ...]) -> bytes:
+    """The record as an Arrow message."""
+    texts = {role: ["1"] for role in roles} | {"c": ["text"], "id": ["a"]}
+    return encode_arrow(pa.RecordBatch.from_pydict({**texts, "x": [0.5], "ts": [1.5], "label": [1.0]}))
