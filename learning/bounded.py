@@ -22,8 +22,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from learning.admission import admission_of
-from learning.expiry import STAMP_NEVER, StreamAge, rebase, sample, sweep, touch
-from learning.index_memory import Column
+from learning.expiry import STAMP_NEVER, LastUse, StreamAge
 from learning.keys import BIAS_KEY
 from learning.table import Table
 
@@ -38,7 +37,6 @@ __all__ = ["BoundedTable"]
 _SPARE = 64
 """The sweep starts when less than a 64th of the ceiling is free."""
 _COLDEST = 1 / 16
-_SAMPLE = 4096
 _SWEEP_ROWS, _SWEEP_ROWS_PER_BIRTH = 1 << 14, 8
 """Rows that a sweep looks at in one `open`, so that it goes around while an eighth of the rows is born."""
 _GONE_MAX, _GONE_PER_BIRTH = 2048, 2
@@ -55,12 +53,12 @@ class BoundedTable:
         self, width: int, policy: TablePolicy, *, birth: Birth | None = None, stamp_max: int = STAMP_NEVER - 1
     ) -> None:
         self._policy = policy
+        self._keeps_all, self._tracks_use = policy.keeps_all, policy.tracks_use
         self._table = Table(width, birth=birth)
         self._admission = admission_of(policy)
         self._age = StreamAge(policy.expire_after_records, policy.expire_after_s)
-        self._stamps = Column(0, np.uint32, 1024)
-        self._stamp_max = stamp_max
-        self._tick = self._base = self._hand = 0
+        self._use = LastUse(stamp_max)
+        self._tick, self._cutoff = 0, -1
         self._counts = dict.fromkeys(("admitted", "expired", "evicted", "refused"), 0)
 
     def __len__(self) -> int:
@@ -81,8 +79,12 @@ class BoundedTable:
         return self._table.keys, self._table.rows, self._table.live()
 
     def find(self, keys: NDArray[np.uint64]) -> NDArray[np.int64]:
-        """Row numbers i64 of `keys`, -1 where a key has none; not a use, and changes nothing."""
-        return self._table.find(keys)
+        """Row numbers i64 of `keys`, -1 where a key has none or one that is too old; not a use, changes nothing."""
+        rows = self._table.find(keys)
+        if self._tracks_use:
+            there = np.flatnonzero(rows >= 0)
+            rows[there[~self._use.young(rows[there], self._cutoff)]] = -1
+        return rows
 
     def open(
         self,
@@ -98,32 +100,39 @@ class BoundedTable:
             sights: u8 (n,), how often each occurs in the batch; None: once.
             records: of the batch.
             time_s: the stream's newest time in the batch; NaN: unknown.
-            held_from: rows last wanted at this tick or later are in use by open pulls.
+            held_from: rows last wanted at this tick or later are in use by open pulls; it never goes back.
 
         """
         self._tick += 1
-        if self._policy.keeps_all:
+        if self._keeps_all:
             return self._table.locate(keys)
         rows = self._table.find(keys)
         held = min(held_from, self._tick)  # what this very pull wants is held too
-        if self._policy.tracks_use:
-            cutoff = min(self._age.advance(self._tick, records, time_s), held - 1)
-            self._touch(rows, cutoff)
+        if self._tracks_use:
+            self._cutoff = min(self._age.advance(self._tick, records, time_s), held - 1)
+            stale = self._use.touch(rows, self._cutoff, self._tick, self._table.numbered)
+            self._forget(stale, "expired")
         missing = np.flatnonzero(rows < 0)
         if len(missing) and self._admission is not None:
             given = None if sights is None else sights[missing]
             missing = missing[self._admit(keys[missing], given)]
-        if self._policy.tracks_use:
+        if self._policy.rows_max and len(missing):
             missing = self._make_room(keys, missing, held - 1)
         if len(missing):
             self._give_birth(keys, missing, rows)
-        if self._policy.tracks_use:
-            self._sweep_on(cutoff, len(missing))
+        if self._tracks_use:
+            steps = _SWEEP_ROWS + _SWEEP_ROWS_PER_BIRTH * len(missing)
+            gone_max = _GONE_MAX + _GONE_PER_BIRTH * len(missing)
+            gone = self._use.sweep(self._cutoff, steps, gone_max, self._table.numbered)
+            self._forget(gone, "expired")
         return rows
 
     def snapshot(self) -> tuple[NDArray[np.uint64], NDArray[Any]]:
-        """Copies of all live keys u64 (len,) and their rows (len, width)."""
-        return self._table.snapshot()
+        """Copies of all live keys u64 (len,) and their rows (len, width), without those that are too old."""
+        if not self._tracks_use:
+            return self._table.snapshot()
+        young = self._use.young(slice(self._table.numbered), self._cutoff)
+        return self._table.keys[young], self._table.rows[young]
 
     def restore(self, keys: NDArray[np.uint64], rows: NDArray[Any]) -> None:
         """Replace the content. All rows count as just wanted, and keys that waited begin again.
@@ -131,15 +140,12 @@ class BoundedTable:
         A content above the ceiling is taken; the next `open` that needs room brings it down.
         """
         self._table.restore(keys, rows)
-        self._base, self._hand = self._tick, 0
         self._age.restart(self._tick)
+        self._cutoff = self._tick - 1
         if self._admission is not None:
             self._admission.clear()
-        if self._policy.tracks_use:
-            self._stamps = Column(0, np.uint32, 1024)
-            self._stamps.reach(len(keys), 0)
-            self._stamps.array[: len(keys)] = 1
-            self._stamps.array[: len(keys)][keys == BIAS_KEY] = STAMP_NEVER
+        if self._tracks_use:
+            self._use.restart(self._tick, keys == BIAS_KEY)
 
     def status(self) -> dict[str, int | float]:
         """How much there is now, and what has happened since the start.
@@ -160,25 +166,14 @@ class BoundedTable:
     def _side_bytes(self) -> int:
         """Bytes that the policy costs beside the table."""
         admission = 0 if self._admission is None else self._admission.memory_bytes
-        if not self._policy.tracks_use:
+        if not self._tracks_use:
             return admission
-        return admission + self._age.memory_bytes + self._stamps.used_bytes(self._table.numbered)
+        return admission + self._age.memory_bytes + self._use.used_bytes(self._table.numbered)
 
-    def _stamp(self, tick: int) -> int:
-        return tick - self._base + 1
-
-    def _touch(self, rows: NDArray[np.int64], cutoff: int) -> None:
-        """Stamp the rows that are there; those too old go, and are -1 from here on."""
-        if self._stamp(self._tick) > self._stamp_max:
-            by = self._stamp(self._tick) - self._stamp_max // 2
-            rebase(self._stamps.array[: self._table.numbered], by)
-            self._base += by
-        stale = np.empty(len(rows), np.int64)
-        count = touch(rows, self._stamps.array, self._stamp(cutoff), self._stamp(self._tick), stale)
-        if count:
-            self._stamps.array[stale[:count]] = 0
-            self._table.remove(stale[:count])
-            self._counts["expired"] += count
+    def _forget(self, rows: NDArray[np.int64], why: str) -> None:
+        if len(rows):
+            self._table.remove(rows)
+            self._counts[why] += len(rows)
 
     def _admit(self, keys: NDArray[np.uint64], sights: NDArray[np.uint8] | None) -> NDArray[np.bool_]:
         assert self._admission is not None
@@ -190,61 +185,33 @@ class BoundedTable:
     def _give_birth(self, keys: NDArray[np.uint64], at: NDArray[np.int64], rows: NDArray[np.int64]) -> None:
         """Rows for keys[at], which have none, into rows[at]."""
         born = keys[at]
+        if self._tracks_use:
+            self._use.reach(self._table.numbered, len(at))
         rows[at] = self._table.locate(born)
-        if self._policy.tracks_use:
-            numbered = self._table.numbered
-            self._stamps.reach(numbered, min(numbered, len(self._stamps)))
-            self._stamps.array[rows[at]] = np.where(born == BIAS_KEY, STAMP_NEVER, self._stamp(self._tick))
+        if self._tracks_use:
+            self._use.born(rows[at], self._tick, born == BIAS_KEY)
 
     def _make_room(
         self, keys: NDArray[np.uint64], at: NDArray[np.int64], evictable: int
     ) -> NDArray[np.int64]:
         """Which of the births keys[at] there is room for, once cold rows have gone, last wanted up to `evictable`."""
         ceiling = self._policy.rows_max
-        if not ceiling or not len(at):
-            return at
-        wished = len(self._table) + len(at)
-        early = wished - (ceiling - ceiling // _SPARE)
+        early = len(self._table) + len(at) - (ceiling - ceiling // _SPARE)
         if early > 0:
-            budget = _SWEEP_ROWS + 2 * int(len(at) / _COLDEST)
-            self._evict(evictable, early, budget, _COLDEST)
+            self._evict(evictable, early, _SWEEP_ROWS + 2 * int(len(at) / _COLDEST), _COLDEST)
         share = _COLDEST
-        while len(self._table) + len(at) > ceiling and share <= 1:
-            lacking = len(self._table) + len(at) - ceiling
+        while (lacking := len(self._table) + len(at) - ceiling) > 0 and share <= 1:
             self._evict(evictable, lacking, self._table.numbered, share)
             share *= 2
-        room = max(ceiling - len(self._table), 0)
-        if room >= len(at):
+        if lacking <= 0:
             return at
         bias = keys[at] == BIAS_KEY
-        self._counts["refused"] += len(at) - max(room, int(bias.any()))
-        return np.concatenate((at[bias], at[~bias][: max(room - int(bias.any()), 0)]))
+        others = max(len(at) - lacking - int(bias.any()), 0)
+        self._counts["refused"] += len(at) - int(bias.any()) - others
+        return np.concatenate((at[bias], at[~bias][:others]))
 
     def _evict(self, evictable: int, wanted: int, steps: int, share: float) -> None:
         """Sweep `steps` rows for `wanted` rows among the coldest `share` of those that may go."""
-        used, limit = self._table.numbered, self._stamp(evictable)
-        stamps = np.empty(_SAMPLE, np.uint32)
-        count = sample(self._stamps.array, used, limit, self._tick, stamps)
-        if not count:
-            return
-        if share < 1:
-            rank = max(int(count * share), wanted if used <= _SAMPLE else 1)
-            limit = int(np.partition(stamps[:count], min(rank, count) - 1)[min(rank, count) - 1])
-        self._counts["evicted"] += self._sweep(limit, min(steps, used), wanted)
-
-    def _sweep_on(self, cutoff: int, births: int) -> None:
-        """Go on looking for rows that are too old."""
-        limit, used = self._stamp(cutoff), self._table.numbered
-        if limit < 1 or not used:
-            return
-        steps = min(used, _SWEEP_ROWS + _SWEEP_ROWS_PER_BIRTH * births)
-        self._counts["expired"] += self._sweep(limit, steps, _GONE_MAX + _GONE_PER_BIRTH * births)
-
-    def _sweep(self, limit: int, steps: int, gone_max: int) -> int:
-        """Remove rows with stamps up to `limit`; returns how many."""
-        found = np.empty(min(gone_max, steps), np.int64)
-        self._hand, _, count = sweep(
-            self._stamps.array, self._table.numbered, self._hand, steps, limit, found
-        )
-        self._table.remove(found[:count])
-        return int(count)
+        numbered = self._table.numbered
+        until = self._use.coldest(evictable, share, wanted, numbered)
+        self._forget(self._use.sweep(until, steps, wanted, numbered), "evicted")

@@ -22,14 +22,18 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numba import njit
 
+from learning.index_memory import Column
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["HISTORY_MAX", "STAMP_NEVER", "StreamAge", "sample", "sweep", "touch"]
+__all__ = ["HISTORY_MAX", "STAMP_NEVER", "LastUse", "StreamAge", "rebase", "sample", "sweep", "touch"]
 
 HISTORY_MAX = 1 << 16
 
 STAMP_NEVER = 2**32 - 1
+
+_SAMPLE = 4096
 
 
 class StreamAge:
@@ -112,12 +116,12 @@ def touch(rows, stamps, cutoff, stamp, stale):  # noqa: ANN001, ANN201
 def sweep(stamps, used, hand, steps, limit, found):  # noqa: ANN001, ANN201
     """Rows with stamps 1 .. limit among the `steps` rows of stamps[:used] from `hand` on, as many as `found` holds.
 
-    Returns (hand, steps made, rows found); their stamps become 0.
+    Returns (hand, rows found); their stamps become 0.
     """
     count = 0
-    for step in range(steps):
+    for _ in range(steps):
         if count == len(found):
-            return hand, step, count
+            return hand, count
         if hand >= used:
             hand = 0
         if 0 < stamps[hand] <= limit:
@@ -125,7 +129,7 @@ def sweep(stamps, used, hand, steps, limit, found):  # noqa: ANN001, ANN201
             count += 1
             stamps[hand] = 0
         hand += 1
-    return hand, steps, count
+    return hand, count
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -146,3 +150,69 @@ def rebase(stamps: NDArray[np.uint32], by: int) -> None:
     """Make stamps 1 .. smaller by `by`, but keep what they mean: 0, STAMP_NEVER, and at least 1."""
     moved = (stamps > 0) & (stamps < STAMP_NEVER)
     stamps[moved] = np.maximum(stamps[moved].astype(np.int64) - by, 1)
+
+
+class LastUse:
+    """The stamp of each row of a table with `numbered` rows, and the sweep's hand; speaks in ticks."""
+
+    def __init__(self, stamp_max: int = STAMP_NEVER - 1) -> None:
+        self._stamp_max = stamp_max
+        self.restart(0, np.zeros(0, np.bool_))
+
+    def restart(self, tick: int, never: NDArray[np.bool_]) -> None:
+        """Begin anew with len(never) rows wanted at `tick`; those of `never` never go."""
+        self._base, self._hand = tick, 0
+        self._stamps = Column(0, np.uint32, 1024)
+        self._stamps.reach(len(never), 0)
+        self._stamps.array[: len(never)] = np.where(never, STAMP_NEVER, 1)
+
+    def used_bytes(self, numbered: int) -> int:
+        """Bytes in use."""
+        return self._stamps.used_bytes(numbered)
+
+    def reach(self, numbered: int, more: int) -> None:
+        """Make room for `more` rows."""
+        self._stamps.reach(numbered + more, numbered)
+
+    def touch(self, rows: NDArray[np.int64], cutoff: int, tick: int, numbered: int) -> NDArray[np.int64]:
+        """Note that `rows` (-1: none) are wanted; returns those too old, which are -1 and free from here on."""
+        if self._stamp(tick) > self._stamp_max:
+            by = self._stamp(tick) - self._stamp_max // 2
+            rebase(self._stamps.array[:numbered], by)
+            self._base += by
+        stale = np.empty(len(rows), np.int64)
+        stale = stale[: touch(rows, self._stamps.array, self._stamp(cutoff), self._stamp(tick), stale)]
+        self._stamps.array[stale] = 0
+        return stale
+
+    def born(self, rows: NDArray[np.int64], tick: int, never: NDArray[np.bool_]) -> None:
+        """Note that `rows` were born; those of `never` never go."""
+        self._stamps.array[rows] = np.where(never, STAMP_NEVER, self._stamp(tick))
+
+    def young(self, rows: NDArray[np.int64] | slice, cutoff: int) -> NDArray[np.bool_]:
+        """True for the numbered rows that are live and not too old."""
+        young: NDArray[np.bool_] = self._stamps.array[rows] > max(self._stamp(cutoff), 0)
+        return young
+
+    def coldest(self, before: int, share: float, rows_least: int, numbered: int) -> int:
+        """The tick up to which about a `share` of the rows last wanted up to `before` were; at least `rows_least`
+        rows where the table is no larger than the sample.
+        """
+        taken = np.empty(_SAMPLE, np.uint32)
+        count = sample(self._stamps.array, numbered, self._stamp(before), self._hand, taken)
+        if share >= 1 or not count:
+            return before
+        rank = min(max(int(count * share), rows_least if numbered <= _SAMPLE else 1), count) - 1
+        return int(np.partition(taken[:count], rank)[rank]) + self._base - 1
+
+    def sweep(self, until: int, steps: int, rows_most: int, numbered: int) -> NDArray[np.int64]:
+        """Up to `rows_most` rows last wanted up to tick `until`, of the next `steps`; they are free from here on."""
+        steps = min(steps, numbered)
+        found = np.empty(min(rows_most, steps), np.int64)
+        if self._stamp(until) < 1 or not len(found):
+            return found[:0]
+        self._hand, count = sweep(self._stamps.array, numbered, self._hand, steps, self._stamp(until), found)
+        return found[:count]
+
+    def _stamp(self, tick: int) -> int:
+        return tick - self._base + 1

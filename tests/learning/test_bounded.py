@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -10,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from learning import bounded
 from learning.birth import Birth
 from learning.bounded import BoundedTable
 from learning.keys import BIAS_KEY, segment_of
@@ -79,16 +82,32 @@ policies = st.builds(
 
 
 @settings(max_examples=200)
-@given(policies, pulls, st.sampled_from([8, 2**32 - 2]))
+@given(policies, pulls, st.sampled_from([8, 2**32 - 2]), st.sampled_from([0, 2, 1 << 14]))
 def test_admission_and_expiry_equal_the_plain_model(
-    policy: TablePolicy, pulls: list[tuple[dict[int, int], int, float, int]], stamp_max: int
+    policy: TablePolicy, pulls: list[tuple[dict[int, int], int, float, int]], stamp_max: int, sweep_rows: int
 ) -> None:
     """Keys wait, get rows, are learnt, grow old, are held or not, and come again, whatever the sweep got to."""
+    with slow_sweep(sweep_rows):
+        _compare_with_the_model(policy, pulls, stamp_max)
+
+
+@contextmanager
+def slow_sweep(rows: int) -> Iterator[None]:
+    """Let sweeps look at so few rows that those too old stay."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(bounded, "_SWEEP_ROWS", rows)
+        patched.setattr(bounded, "_SWEEP_ROWS_PER_BIRTH", 0)
+        yield
+
+
+def _compare_with_the_model(
+    policy: TablePolicy, pulls: list[tuple[dict[int, int], int, float, int]], stamp_max: int
+) -> None:
     window = 8 if stamp_max > 8 else 2  # small stamps bound how long a use is remembered
-    table, model = BoundedTable(1, policy, stamp_max=stamp_max), Model(policy)
+    table, model, held_from = BoundedTable(1, policy, stamp_max=stamp_max), Model(policy), 0
     for sights, size, at_s, holding in pulls:
         records, time_s = (30, math.nan) if window == 2 else (size, at_s)
-        held_from = table.tick + 1 - min(holding, window)
+        held_from = max(held_from, table.tick + 1 - min(holding, window))
         rows = table.open(
             _u64(list(sights)), np.array(list(sights.values()), np.uint8), records, time_s, held_from
         )
@@ -99,6 +118,12 @@ def test_admission_and_expiry_equal_the_plain_model(
                 assert table.rows[row, 0] == model.rows[key][0]
                 table.rows[row, 0] += 1.0
                 model.rows[key] = (model.rows[key][0] + 1.0, model.rows[key][1])
+        keys, values = table.snapshot()
+        assert dict(zip(keys.tolist(), values[:, 0].tolist(), strict=True)) == {
+            key: value for key, (value, _) in model.rows.items()
+        }
+        found = table.find(np.arange(13, dtype=np.uint64)) >= 0
+        assert np.flatnonzero(found).tolist() == sorted(model.rows.keys() & set(range(13)))
 
 
 @settings(max_examples=60)
@@ -182,6 +207,11 @@ def test_rows_nobody_wants_are_swept_away() -> None:
 @pytest.mark.parametrize("shards", [2, 3])
 def test_shards_decide_together_as_one_table(shards: int) -> None:
     """The same stream over one table and over several: the same keys have the same rows after every batch."""
+    with slow_sweep(10):  # goes around at different times
+        _compare_with_shards(shards)
+
+
+def _compare_with_shards(shards: int) -> None:
     policy = TablePolicy(admit_after=3, waiting_max=20_000, expire_after_records=4_000, expire_after_s=500.0)
     birth, rng = Birth(1, 0.1, 0, 2), np.random.default_rng(1)
     one = BoundedTable(2, policy, birth=birth)
@@ -200,6 +230,13 @@ def test_shards_decide_together_as_one_table(shards: int) -> None:
             assert np.array_equal(part.rows[rows[has]], one.rows[at[mine][has]])
             part.rows[rows[has]] += step
         one.rows[at[at >= 0]] += step
+    snapshots = [part.snapshot() for part in parts]
+    together = {
+        key: row.tolist() for keys, rows in snapshots for key, row in zip(keys.tolist(), rows, strict=True)
+    }
+    keys, values = one.snapshot()
+    assert together == {key: row.tolist() for key, row in zip(keys.tolist(), values, strict=True)}
+    assert len(keys) < len(one)  # rows too old that were not swept yet are in no snapshot
     assert one.status()["expired"] > 0
     assert one.status()["admitted"] > 1_000
 
