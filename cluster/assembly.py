@@ -51,8 +51,9 @@ def build_worker(spec: WorkerSpec, store: ParameterStore, coordinator: Coordinat
     """Open the worker's streams and put it together. Raises SourceError if the stream cannot be read."""
     pipeline = spec.pipeline
     learner = pipeline.learner.build()
+    kept = tuple(learner.named.values())
     world = World(
-        source=open_source(pipeline, spec.bounds, **wanted_records(learner)),
+        source=open_source(pipeline, spec.bounds, kept_roles=kept, **wanted_records(learner)),
         store=store,
         coordinator=coordinator,
         dead_letters=open_dead_letters(pipeline, Path(spec.run_folder) / "dead_letters", spec.worker),

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import itertools
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
+
+from learning.texts import TextColumn
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import NDArray
 
-__all__ = ["CATEGORY", "NUMBER", "ROLE_FIRST", "Batch", "BatchId", "TextColumn"]
+__all__ = ["CATEGORY", "NUMBER", "ROLE_FIRST", "Batch", "BatchId"]
 
 CATEGORY, NUMBER, ROLE_FIRST = 0, 1, 2
 """What an entry is: a category, a number that the encoder may standardise, or, from ROLE_FIRST on, the feature that
@@ -36,31 +37,6 @@ class BatchId(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class TextColumn:
-    """UTF-8 texts in Arrow's layout: text i is data[offsets[i]:offsets[i + 1]]; data u8, offsets i64 (n + 1)."""
-
-    data: NDArray[np.uint8]
-    offsets: NDArray[np.int64]
-
-    def __len__(self) -> int:
-        return len(self.offsets) - 1
-
-    def tolist(self) -> list[str]:
-        """All texts as Python strings; an empty text means that the record brought none."""
-        raw = self.data.tobytes()
-        bounds = self.offsets.tolist()
-        return [raw[a:b].decode() for a, b in itertools.pairwise(bounds)]
-
-    @classmethod
-    def from_list(cls, texts: Sequence[str]) -> TextColumn:
-        """Pack Python strings."""
-        encoded = [text.encode() for text in texts]
-        offsets = np.zeros(len(encoded) + 1, np.int64)
-        np.cumsum([len(e) for e in encoded], out=offsets[1:])
-        return cls(np.frombuffer(b"".join(encoded), np.uint8), offsets)
-
-
-@dataclass(frozen=True, slots=True)
 class Batch:
     """Records of one partition in offset order, in compressed sparse rows.
 
@@ -79,6 +55,8 @@ class Batch:
         produced_s: f64 (n,), unix seconds at which the message was produced; NaN where unknown (files).
         positions: i64 (n,), offset of the message that held the record.
         ids: the records' ids as text; None where nobody needs them.
+        role_texts: by number of the learner's role, the texts that its keys were made of, one a record; only of the
+            roles whose texts somebody needs, and None where there are none.
 
     """
 
@@ -93,6 +71,7 @@ class Batch:
     produced_s: NDArray[np.float64]
     positions: NDArray[np.int64]
     ids: TextColumn | None = None
+    role_texts: dict[int, TextColumn] | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -135,7 +114,13 @@ class Batch:
                 "positions",
             )
         }
-        return cls(batch_id=batch_id, offsets=np.concatenate(offsets), ids=_concat_texts(parts), **columns)
+        return cls(
+            batch_id=batch_id,
+            offsets=np.concatenate(offsets),
+            ids=_concat_texts([part.ids for part in parts]),
+            role_texts=_concat_role_texts(parts),
+            **columns,
+        )
 
     @classmethod
     def empty(cls, batch_id: BatchId) -> Batch:
@@ -154,10 +139,13 @@ class Batch:
         )
 
 
-def _concat_texts(parts: Sequence[Batch]) -> TextColumn | None:
-    texts = [part.ids for part in parts if part.ids is not None]
+def _concat_texts(parts: Sequence[TextColumn | None]) -> TextColumn | None:
+    texts = [part for part in parts if part is not None]
+    return TextColumn.concat(texts) if len(texts) == len(parts) else None
+
+
+def _concat_role_texts(parts: Sequence[Batch]) -> dict[int, TextColumn] | None:
+    texts = [part.role_texts for part in parts if part.role_texts is not None]
     if len(texts) < len(parts):
         return None
-    starts = np.cumsum([0] + [len(text.data) for text in texts])
-    offsets = [text.offsets[:-1] + start for text, start in zip(texts, starts[:-1], strict=True)]
-    return TextColumn(np.concatenate([text.data for text in texts]), np.concatenate([*offsets, starts[-1:]]))
+    return {role: TextColumn.concat([of[role] for of in texts]) for role in texts[0]}

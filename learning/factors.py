@@ -67,6 +67,11 @@ class Factors(FactorParameters):
     kind: ClassVar[str] = "factors"
     encodes: ClassVar[bool] = False
 
+    @property
+    def named(self) -> dict[str, int]:
+        """Items are recommended as they were sent."""
+        return {"items": 1}
+
     def specs(self) -> tuple[TableSpec, ...]:
         """users and items (bias, count, told of bias, told of factors, factors), the scale, and pairs seen."""
         width, scale = FACTORS + self.factors, self.birth_scale * math.sqrt(self.unit)

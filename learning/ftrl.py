@@ -165,6 +165,11 @@ class Ftrl:
         """No feature is special."""
         return ()
 
+    @property
+    def named(self) -> dict[str, int]:
+        """Nobody asks for a weight by its name."""
+        return {}
+
     def specs(self) -> tuple[TableSpec, ...]:
         """The table of weights."""
         return (TableSpec("weights", self.width, bias=True),)

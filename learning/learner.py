@@ -85,6 +85,12 @@ class Learner(Protocol):
     def roles(self) -> tuple[str, ...]:
         """Names of the features that every record must have; entries of role i have the kind ROLE_FIRST + i."""
 
+    @property
+    def named(self) -> dict[str, int]:
+        """Tables whose keys are to be told as they were sent: by name, the number of the role that they are of. Such
+        a table has one key a record, and no bias.
+        """
+
     def specs(self) -> tuple[TableSpec, ...]:
         """The tables, in the order in which they are passed everywhere."""
 

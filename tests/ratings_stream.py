@@ -6,11 +6,14 @@ import numpy as np
 
 from learning.batch import ROLE_FIRST, Batch, BatchId
 from learning.keys import name_key, value_key
+from learning.texts import TextColumn
 
 USERS, ITEMS, TASTES = 120, 200, 3
 
 
-def ratings(records: int, *, seed: int = 0, partition: int = 0, users: int = USERS, first_user: int = 0) -> Batch:
+def ratings(
+    records: int, *, seed: int = 0, partition: int = 0, users: int = USERS, first_user: int = 0
+) -> Batch:
     """One batch of `records` ratings from 1 to 5 by users number `first_user` to `first_user + users`."""
     rng = np.random.default_rng(seed)
     tastes = np.random.default_rng(99)
@@ -34,4 +37,5 @@ def ratings(records: int, *, seed: int = 0, partition: int = 0, users: int = USE
         event_times_s=np.full(records, np.nan),
         produced_s=np.full(records, np.nan),
         positions=np.arange(records, dtype=np.int64),
+        role_texts={1: TextColumn.from_list([str(number) for number in what.tolist()])},
     )

@@ -58,4 +58,6 @@ def _part(batch: Batch, first: int, last: int) -> Batch:
         event_times_s=batch.event_times_s[records],
         produced_s=batch.produced_s[records],
         positions=batch.positions[records],
+        role_texts=batch.role_texts
+        and {role: texts.take(np.arange(first, last)) for role, texts in batch.role_texts.items()},
     )

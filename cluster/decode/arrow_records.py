@@ -19,7 +19,8 @@ import pyarrow as pa
 
 from cluster.decode.arrow_columns import Features, doubles, text_buffers, valid
 from cluster.decode.arrow_messages import ArrowMessage, groups
-from cluster.decode.decoded_rows import Refusal, Rows, gather
+from cluster.decode.arrow_texts import texts_of
+from cluster.decode.decoded_rows import Refusal, Rows
 from cluster.decode.json_records import judge
 from cluster.decode.record_rules import (
     AS_FOUND,
@@ -30,7 +31,7 @@ from cluster.decode.record_rules import (
     BadRecord,
     Rules,
 )
-from learning.batch import TextColumn
+from learning.texts import TextColumn
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -90,6 +91,7 @@ def _read(group: list[ArrowMessage], rules: Rules, *, want_ids: bool) -> tuple[R
         times_s=records.times_s[good],
         message=source[good],
         ids=_ids(fields.get("id"), good) if want_ids else None,
+        role_texts={role: texts_of(table[rules.roles[role]], good) for role in rules.kept_roles} or None,
     )
     first_rows = np.repeat(np.cumsum([0, *sizes[:-1]]), sizes)
     bad = np.flatnonzero(features.bad)
@@ -135,8 +137,7 @@ def _ids(column: pa.Array | None, good: NDArray[np.int64]) -> TextColumn:
     if column is None:
         return TextColumn(np.empty(0, np.uint8), np.zeros(len(good) + 1, np.int64))
     data, places = text_buffers(column.cast(pa.large_string()).fill_null(""))
-    taken, offsets = gather(places[good], places[good + 1] - places[good])
-    return TextColumn(data[taken], offsets)
+    return TextColumn(data, places).take(good)
 
 
 def _document(table: pa.Table, times_s: NDArray[np.float64], i: int) -> dict[str, Any]:

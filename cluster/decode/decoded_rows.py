@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
-
-import numpy as np
+from typing import TYPE_CHECKING
 
 from learning.batch import Batch
 
 if TYPE_CHECKING:
+    import numpy as np
     from numpy.typing import NDArray
 
-    from learning.batch import BatchId, TextColumn
+    from learning.batch import BatchId
+    from learning.texts import TextColumn
 
-__all__ = ["Refusal", "Rows", "gather"]
+__all__ = ["Refusal", "Rows"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +40,7 @@ class Rows:
     times_s: NDArray[np.float64]
     message: NDArray[np.int64]
     ids: TextColumn | None
+    role_texts: dict[int, TextColumn] | None
 
     def batch(
         self, batch_id: BatchId, produced_s: NDArray[np.float64], positions: NDArray[np.int64]
@@ -57,11 +58,5 @@ class Rows:
             produced_s=produced_s,
             positions=positions,
             ids=self.ids,
+            role_texts=self.role_texts,
         )
-
-
-def gather(starts: NDArray[Any], counts: NDArray[Any]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Indices that bring the stretches starts[i]:starts[i] + counts[i] one after another, and their new offsets."""
-    offsets = np.zeros(len(counts) + 1, np.int64)
-    np.cumsum(counts, out=offsets[1:])
-    return np.repeat(starts - offsets[:-1], counts) + np.arange(offsets[-1]), offsets

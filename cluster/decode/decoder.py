@@ -32,7 +32,8 @@ from cluster.decode.decoded_rows import Refusal, Rows
 from cluster.decode.json_rows import overrides_of, read_json
 from cluster.decode.messages import Messages
 from cluster.decode.record_rules import Rules
-from learning.batch import Batch, BatchId, TextColumn
+from learning.batch import Batch, BatchId
+from learning.texts import TextColumn
 
 if TYPE_CHECKING:
     from cluster.config import FeaturesConfig
@@ -47,7 +48,7 @@ class Decoder:
     """Decodes the messages of one source. Nothing is kept between calls, and threads may share one decoder.
 
     `roles` are the features that the learner needs by name (record_rules.py); roles that contradict `features` are a
-    ValueError.
+    ValueError. Texts of the `kept_roles`, by number, and ids of records are kept where they are wanted.
     """
 
     def __init__(
@@ -58,11 +59,12 @@ class Decoder:
         label_max: float = 1.0,
         label_min: float = 0.0,
         roles: tuple[str, ...] = (),
+        kept_roles: tuple[int, ...] = (),
         want_ids: bool = False,
         message_bytes_max: int = 8 * 2**20,
     ) -> None:
         self._source_name = source_name
-        self._rules = Rules.of(features, label_min, label_max, roles)
+        self._rules = Rules.of(features, label_min, label_max, roles, kept_roles)
         self._overrides = overrides_of(self._rules)
         self._want_ids = want_ids
         self._message_bytes_max = message_bytes_max
@@ -77,9 +79,14 @@ class Decoder:
             batches += [self._batch(rows, messages, start, batch_id) for rows in parts]
             dead += [self._dead_letter(refusal, messages, start) for refusal in refused]
         batch = Batch.concat(batch_id, batches)
-        if self._want_ids and batch.ids is None:
-            # Nothing was read; joined with other batches, a batch without ids would take theirs away.
-            batch = replace(batch, ids=TextColumn.from_list([]))
+        if not batches:
+            # Nothing was read; joined with other batches, a batch without texts would take theirs away.
+            none = TextColumn.from_list([])
+            batch = replace(
+                batch,
+                ids=none if self._want_ids else None,
+                role_texts=dict.fromkeys(self._rules.kept_roles, none) or None,
+            )
         return Decoded(batch, dead)
 
     def _runs(self, values: list[bytes]) -> list[tuple[int, int, int]]:

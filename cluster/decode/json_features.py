@@ -18,6 +18,7 @@ from cluster.decode.record_rules import (
     AS_CATEGORICAL,
     AS_FOUND,
     AS_NUMERIC,
+    AS_ROLE,
     FLOAT32_BOUND,
     IGNORED,
     category_kind,
@@ -64,12 +65,15 @@ class Names(NamedTuple):
 
 
 class Overrides(NamedTuple):
-    """How named features are read, by name key in ascending order; the number of roles, and the range of labels."""
+    """How named features are read, by name key in ascending order; the number of roles, whether the places of their
+    texts are wanted, and the range of labels.
+    """
 
     keys: NDArray[np.uint64]
     hows: NDArray[np.uint8]
     size: int
     roles: int
+    wants_texts: bool
     label_min: float
     label_max: float
 
@@ -116,16 +120,30 @@ def _put(out, entry, key, value, kind):  # noqa: ANN001, ANN202
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def _text_key(data, at, seed, out):  # noqa: ANN001, ANN202
-    """Hash the string whose first byte is at `at`: (place of its closing quote, key)."""
+    """Hash the string whose first byte is at `at`: (place of its closing quote, key, its size in `scratch` or -1)."""
     end = string_end(data, at)
     if end >= 0:
-        return end, xxh64(data, at, end - at, seed)
+        return end, xxh64(data, at, end - at, seed), -1
     end, size = unescape(data, at, out.scratch)
-    return end, xxh64(out.scratch, 0, size, seed)
+    return end, xxh64(out.scratch, 0, size, seed), size
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _number_entry(data, at, key, how, out, entry):  # noqa: ANN001, ANN202
+def _note(out, place, how, start, end, size):  # noqa: ANN001, ANN202
+    """Note where a role's text is: data[start:end], or, if it has a `size`, in `scratch`, from where it is copied."""
+    if place < 0 or how < AS_ROLE:
+        return
+    if size >= 0:
+        start = out.filled[0]
+        end = start + size
+        for i in range(size):
+            out.unescaped[start - out.filled[1] + i] = out.scratch[i]
+        out.filled[0] = end
+    out.text_starts[place + how - AS_ROLE], out.text_ends[place + how - AS_ROLE] = start, end
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _number_entry(data, at, key, how, out, entry, place):  # noqa: ANN001, ANN202
     """Read a feature's number at `at`: (end, next entry)."""
     end, value, whole = number(data, at)
     if end < 0 or how == IGNORED:
@@ -139,23 +157,26 @@ def _number_entry(data, at, key, how, out, entry):  # noqa: ANN001, ANN202
         whole, text_end = True, end - 2  # 3.0 is the category "3"
     if not whole or abs(value) >= _WHOLE_BOUND:
         return -1, entry
+    _note(out, place, how, at, text_end, -1)
     return end, _put(out, entry, xxh64(data, at, text_end - at, key), 1.0, _category_kind(how))
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _entry(data, at, key, how, out, entry):  # noqa: ANN001, ANN202
-    """Read a feature's value at `at`: (end, next entry)."""
+def _entry(data, at, key, how, out, entry, place):  # noqa: ANN001, ANN202
+    """Read a feature's value at `at`: (end, next entry). `place`: of the texts of the record's roles, or -1."""
     if data[at] == QUOTE:
-        end, hashed = _text_key(data, at + 1, key, out)
+        end, hashed, size = _text_key(data, at + 1, key, out)
         if end < 0 or how == AS_NUMERIC:
             return -1, entry
+        _note(out, place, how, at + 1, end, size)
         return end + 1, entry if how == IGNORED else _put(out, entry, hashed, 1.0, _category_kind(how))
     if data[at] == _MINUS or _ZERO <= data[at] <= _NINE:
-        return _number_entry(data, at, key, how, out, entry)
+        return _number_entry(data, at, key, how, out, entry, place)
     end, which = literal(data, at)
     if end < 0 or which == NULL or how == IGNORED:
         return end, entry
     if how >= AS_CATEGORICAL:
+        _note(out, place, how, at, end, -1)
         return end, _put(out, entry, xxh64(data, at, end - at, key), 1.0, _category_kind(how))
     return end, _put(out, entry, key, 1.0 if which == TRUE else 0.0, NUMBER)
 
@@ -163,7 +184,7 @@ def _entry(data, at, key, how, out, entry):  # noqa: ANN001, ANN202
 @njit(cache=True, nogil=True, error_model="numpy")
 def _name(data, at, j, out, names, overrides):  # noqa: ANN001, ANN202
     """Read the name at `at` (after its quote), the record's j-th, into `names`; the place of its closing quote."""
-    end, key = _text_key(data, at, _SEED, out)
+    end, key, _ = _text_key(data, at, _SEED, out)
     if end >= 0:
         names.filled[0] = min(names.filled[0], j)
         names.starts[j], names.sizes[j], names.keys[j] = at, end - at, key
@@ -182,7 +203,8 @@ def has_roles(out, first, last, overrides):  # noqa: ANN001, ANN201
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def read_features(data, at, stamp, out, entry, names, overrides):  # noqa: ANN001, ANN201
-    """Read the features' object after its brace: (end, next entry)."""
+    """Read the features' object after its brace: (end, next entry); `stamp` is the record's number."""
+    place = stamp * overrides.roles if overrides.wants_texts else -1
     at = skip_space(data, at)
     if data[at] == _CLOSE:
         return at + 1, entry
@@ -197,7 +219,7 @@ def read_features(data, at, stamp, out, entry, names, overrides):  # noqa: ANN00
         at = skip_space(data, end + 1)
         if end < 0 or data[at] != _COLON:
             return -1, entry
-        at, entry = _entry(data, skip_space(data, at + 1), names.keys[j], names.hows[j], out, entry)
+        at, entry = _entry(data, skip_space(data, at + 1), names.keys[j], names.hows[j], out, entry, place)
         if at < 0:
             return -1, entry
         at = skip_space(data, at)

@@ -46,8 +46,12 @@ class Columns(NamedTuple):
     times_s: NDArray[np.float64]
     id_starts: NDArray[np.int64]  # place of the id's text in the buffer
     id_ends: NDArray[np.int64]  # equal to its start where there is none
+    text_starts: NDArray[np.int64]  # (records, roles): places of the roles' texts; empty if not wanted
+    text_ends: NDArray[np.int64]
     slow: NDArray[np.uint8]
     scratch: NDArray[np.uint8]  # room for the longest message
+    unescaped: NDArray[np.uint8]  # the roles' texts that had escapes; places behind the buffer's end
+    filled: NDArray[np.int64]  # where the next one comes, and the buffer's end
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -144,7 +148,9 @@ def parse(data, starts, sizes, columns, names, overrides):  # noqa: ANN001, ANN2
     out = Columns(
         pointer(columns.keys), pointer(columns.values), pointer(columns.kinds), pointer(columns.ends),
         pointer(columns.labels), pointer(columns.weights), pointer(columns.times_s),
-        pointer(columns.id_starts), pointer(columns.id_ends), pointer(columns.slow), pointer(columns.scratch),
+        pointer(columns.id_starts), pointer(columns.id_ends), pointer(columns.text_starts),
+        pointer(columns.text_ends), pointer(columns.slow), pointer(columns.scratch), pointer(columns.unescaped),
+        pointer(columns.filled),
     )  # fmt: skip
     seen = Names(
         pointer(names.starts), pointer(names.sizes), pointer(names.keys), pointer(names.hows),
@@ -155,6 +161,7 @@ def parse(data, starts, sizes, columns, names, overrides):  # noqa: ANN001, ANN2
         pointer(overrides.hows),
         overrides.size,
         overrides.roles,
+        overrides.wants_texts,
         overrides.label_min,
         overrides.label_max,
     )

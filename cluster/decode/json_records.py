@@ -135,7 +135,9 @@ def _number(key: int, value: float) -> Entry:
 
 
 def _category(key: int, text: str, how: int) -> Entry:
-    return Entry(int(value_key(np.uint64(key), text)), 1.0, category_kind(how))
+    return Entry(
+        int(value_key(np.uint64(key), text)), 1.0, category_kind(how), text if how >= AS_ROLE else ""
+    )
 
 
 def _label(document: dict[str, Any], rules: Rules) -> float:

@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from cluster.decode.decoded_rows import Refusal, Rows, gather
+from cluster.decode.decoded_rows import Refusal, Rows
 from cluster.decode.json_features import Names, Overrides
 from cluster.decode.json_kernel import Columns, parse
 from cluster.decode.json_records import read_record
 from cluster.decode.record_rules import BadRecord, Record, Rules
-from learning.batch import TextColumn
 from learning.keys import name_key
+from learning.texts import TextColumn, gather
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -30,7 +30,15 @@ def overrides_of(rules: Rules) -> Overrides:
     reads = sorted((int(name_key(name)), how) for name, how in rules.reads.items())
     keys = np.array([key for key, _ in reads], np.uint64)
     hows = np.array([how for _, how in reads], np.uint8)
-    return Overrides(keys, hows, len(keys), len(rules.roles), float(rules.label_min), float(rules.label_max))
+    return Overrides(
+        keys,
+        hows,
+        len(keys),
+        len(rules.roles),
+        bool(rules.kept_roles),
+        float(rules.label_min),
+        float(rules.label_max),
+    )
 
 
 def read_json(
@@ -40,7 +48,7 @@ def read_json(
     data, columns = _parsed(messages, overrides)
     kept, judged, refused = _judge(messages, columns, rules)
     if judged:
-        columns, data = _spliced(columns, judged, data)
+        columns, data = _spliced(columns, judged, data, rules)
     counts = np.diff(columns.ends, prepend=0)
     offsets = np.zeros(len(kept) + 1, np.int64)
     np.cumsum(counts[kept], out=offsets[1:])
@@ -54,8 +62,19 @@ def read_json(
         weights=columns.weights[kept].astype(np.float32),
         times_s=columns.times_s[kept],
         message=kept,
-        ids=_texts(data, columns.id_starts[kept], columns.id_ends[kept]) if want_ids else None,
+        ids=TextColumn.between(data, columns.id_starts[kept], columns.id_ends[kept]) if want_ids else None,
+        role_texts=_role_texts(columns, data, kept, rules),
     ), refused
+
+
+def _role_texts(
+    columns: Columns, data: NDArray[np.uint8], kept: NDArray[np.int64], rules: Rules
+) -> dict[int, TextColumn] | None:
+    places = {role: kept * len(rules.roles) + role for role in rules.kept_roles}
+    return {
+        role: TextColumn.between(data, columns.text_starts[at], columns.text_ends[at])
+        for role, at in places.items()
+    } or None
 
 
 def _parsed(messages: Sequence[bytes], overrides: Overrides) -> tuple[NDArray[np.uint8], Columns]:
@@ -64,13 +83,16 @@ def _parsed(messages: Sequence[bytes], overrides: Overrides) -> tuple[NDArray[np
     sizes = np.fromiter(map(len, messages), np.int64, n)
     starts = np.zeros(n, np.int64)
     np.cumsum(sizes[:-1] + 1, out=starts[1:])
-    columns = _room(n, len(joined) // _ENTRY_BYTES_MIN, max(sizes.max(initial=0), 1))
+    columns = _room(n, len(joined), max(sizes.max(initial=0), 1), overrides)
     data = np.frombuffer(joined, np.uint8)
     parse(data, starts, sizes, columns, Names.empty(), overrides)
+    if unescaped := int(columns.filled[0] - columns.filled[1]):
+        data = np.concatenate([data, columns.unescaped[:unescaped]])
     return data, columns
 
 
-def _room(records: int, entries: int, message_bytes_max: int) -> Columns:
+def _room(records: int, size_bytes: int, message_bytes_max: int, overrides: Overrides) -> Columns:
+    entries, texts = size_bytes // _ENTRY_BYTES_MIN, records * overrides.roles * overrides.wants_texts
     return Columns(
         keys=np.empty(entries, np.uint64),
         values=np.empty(entries, np.float32),
@@ -81,8 +103,12 @@ def _room(records: int, entries: int, message_bytes_max: int) -> Columns:
         times_s=np.empty(records, np.float64),
         id_starts=np.empty(records, np.int64),
         id_ends=np.empty(records, np.int64),
+        text_starts=np.empty(texts, np.int64),
+        text_ends=np.empty(texts, np.int64),
         slow=np.empty(records, np.uint8),
         scratch=np.empty(message_bytes_max, np.uint8),
+        unescaped=np.empty(size_bytes if overrides.wants_texts else 0, np.uint8),
+        filled=np.full(2, size_bytes, np.int64),
     )
 
 
@@ -103,7 +129,7 @@ def _judge(
 
 
 def _spliced(
-    columns: Columns, judged: dict[int, Record], data: NDArray[np.uint8]
+    columns: Columns, judged: dict[int, Record], data: NDArray[np.uint8], rules: Rules
 ) -> tuple[Columns, NDArray[np.uint8]]:
     """Put the judge's records in their places among the kernel's."""
     places = np.fromiter(judged, np.int64, len(judged))
@@ -112,11 +138,13 @@ def _spliced(
     total = int(columns.ends[-1])
     starts, counts = _inserted(columns, places, [len(record.entries) for record in records])
     taken, offsets = gather(starts, counts)
-    texts = TextColumn.from_list([record.identity for record in records])
     for field, name in ((columns.labels, "label"), (columns.weights, "weight"), (columns.times_s, "time_s")):
         field[places] = [getattr(record, name) for record in records]
-    columns.id_starts[places] = texts.offsets[:-1] + len(data)
-    columns.id_ends[places] = texts.offsets[1:] + len(data)
+    data = _with_texts(columns.id_starts, columns.id_ends, places, [r.identity for r in records], data)
+    for role in rules.kept_roles:
+        at = places * len(rules.roles) + role
+        texts = [record.text_of(role) for record in records]
+        data = _with_texts(columns.text_starts, columns.text_ends, at, texts, data)
     return columns._replace(
         keys=np.concatenate([columns.keys[:total], np.array([e.key for e in entries], np.uint64)])[taken],
         values=np.concatenate([columns.values[:total], np.array([e.value for e in entries], np.float32)])[
@@ -124,7 +152,20 @@ def _spliced(
         ],
         kinds=np.concatenate([columns.kinds[:total], np.array([e.kind for e in entries], np.uint8)])[taken],
         ends=offsets[1:],
-    ), np.concatenate([data, texts.data])
+    ), data
+
+
+def _with_texts(
+    starts: NDArray[np.int64],
+    ends: NDArray[np.int64],
+    at: NDArray[np.int64],
+    texts: list[str],
+    data: NDArray[np.uint8],
+) -> NDArray[np.uint8]:
+    """The data with texts behind it, whose places go to starts[at] and ends[at]."""
+    column = TextColumn.from_list(texts)
+    starts[at], ends[at] = column.offsets[:-1] + len(data), column.offsets[1:] + len(data)
+    return np.concatenate([data, column.data])
 
 
 def _inserted(
@@ -136,8 +177,3 @@ def _inserted(
     counts[places] = sizes
     starts[places] = columns.ends[-1] + np.cumsum([0, *sizes[:-1]])
     return starts, counts
-
-
-def _texts(data: NDArray[np.uint8], starts: NDArray[np.int64], ends: NDArray[np.int64]) -> TextColumn:
-    taken, offsets = gather(starts, ends - starts)
-    return TextColumn(data[taken], offsets)

@@ -52,12 +52,14 @@ class Rules:
 
     `roles` are the features that the learner needs by name: each record must have them, and their entries have the
     kind ROLE_FIRST + i. They are categories, whatever their values; a role that is ignored or numeric is a ValueError.
+    `kept_roles` are the numbers of those whose texts somebody needs beside their keys.
     """
 
     kinds: dict[str, int]
     label_min: float = 0.0
     label_max: float = 1.0
     roles: tuple[str, ...] = ()
+    kept_roles: tuple[int, ...] = ()
     reads: dict[str, int] = field(init=False)
     """How each named feature is read: `kinds` with the roles."""
 
@@ -74,13 +76,14 @@ class Rules:
         label_min: float = 0.0,
         label_max: float = 1.0,
         roles: tuple[str, ...] = (),
+        kept_roles: tuple[int, ...] = (),
     ) -> Rules:
         """Rules of a pipeline's `features` section."""
         kinds = dict.fromkeys(features.as_numeric, AS_NUMERIC)
         kinds |= dict.fromkeys(features.as_categorical, AS_CATEGORICAL) | dict.fromkeys(
             features.ignore, IGNORED
         )
-        return cls(kinds, label_min, label_max, roles)
+        return cls(kinds, label_min, label_max, roles, kept_roles)
 
 
 def _check_role(name: str, rules: Rules) -> None:
@@ -115,11 +118,12 @@ def range_text(low: float, high: float) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One feature of one record, as the learner sees it."""
+    """One feature of one record, as the learner sees it; of a role also the `text` that its key was made of."""
 
     key: int
     value: float
     kind: int
+    text: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,3 +135,7 @@ class Record:
     time_s: float
     identity: str
     entries: list[Entry]
+
+    def text_of(self, role: int) -> str:
+        """The text of a role, which every record has."""
+        return next(entry.text for entry in self.entries if entry.kind == ROLE_FIRST + role)

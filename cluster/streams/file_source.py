@@ -91,6 +91,7 @@ class FileSource:
         label_min: float = 0.0,
         label_max: float = 1.0,
         roles: tuple[str, ...] = (),
+        kept_roles: tuple[int, ...] = (),
         want_ids: bool = False,
     ) -> None:
         self._schema = schema_of(config, features, roles=roles, label_min=label_min, label_max=label_max)
@@ -103,6 +104,7 @@ class FileSource:
             label_min=label_min,
             label_max=label_max,
             roles=roles,
+            kept_roles=kept_roles,
             want_ids=want_ids,
             message_bytes_max=MESSAGE_BYTES_MAX,
         )

@@ -61,11 +61,13 @@ def open_source(
     label_min: float = 0.0,
     label_max: float = 1.0,
     roles: tuple[str, ...] = (),
+    kept_roles: tuple[int, ...] = (),
     after_partition: int | None = None,
 ) -> Source:
     """The share of a pipeline's stream that `bounds` describes. Raises SourceError.
 
-    Records with labels outside of the range, or without one of the features in `roles`, are dead letters.
+    Records with labels outside of the range, or without one of the features in `roles`, are dead letters. Batches bring
+    the texts of `kept_roles`, by number.
 
     A stream whose partitions all have an end is read in an order that depends on the input alone: round robin.
     `after_partition`, the partition of the last batch before an interruption, lets the round go on behind it.
@@ -82,6 +84,7 @@ def open_source(
             label_min=label_min,
             label_max=label_max,
             roles=roles,
+            kept_roles=kept_roles,
             want_ids=want_ids,
         )
     _check_bounds(source, bounds)
@@ -91,6 +94,7 @@ def open_source(
         label_min=label_min,
         label_max=label_max,
         roles=roles,
+        kept_roles=kept_roles,
         want_ids=want_ids,
         message_bytes_max=source.message_bytes_max,
     )

@@ -9,6 +9,8 @@ import numpy as np
 from hypothesis import strategies as st
 
 from cluster.decode.messages import Messages
+from learning.batch import ROLE_FIRST
+from learning.keys import name_key, value_key
 
 FEATURE_NAMES = [
     "a",
@@ -49,7 +51,17 @@ def batch_bytes(batch):
     arrays = {name: (getattr(batch, name).dtype.str, getattr(batch, name).tobytes()) for name in names}
     if batch.ids is not None:
         arrays["ids"] = batch.ids.tolist()
+    for role, texts in (batch.role_texts or {}).items():
+        arrays[f"role {role}"] = texts.tolist()
     return arrays
+
+
+def assert_texts_are_of_keys(batch, roles):
+    """A role's text is the one that its key was hashed from, in every record."""
+    for role, texts in (batch.role_texts or {}).items():
+        named = name_key(roles[role])
+        keys = batch.keys[batch.kinds == ROLE_FIRST + role]
+        assert [value_key(named, text) for text in texts.tolist()] == keys.tolist()
 
 
 texts = st.text(st.characters(codec="utf-8"), max_size=12) | st.text(string.ascii_lowercase, max_size=40)

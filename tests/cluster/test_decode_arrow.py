@@ -20,7 +20,7 @@ from cluster.config import FeaturesConfig
 from cluster.decode import arrow_messages
 from cluster.decode.decoder import Decoder
 from learning.batch import ROLE_FIRST
-from tests.cluster.decode_strategies import batch_bytes, messages
+from tests.cluster.decode_strategies import assert_texts_are_of_keys, batch_bytes, messages
 
 PLAIN = FeaturesConfig()
 OVERRIDDEN = FeaturesConfig(as_numeric=("c0",), as_categorical=("c1", "c2"), ignore=("c3",))
@@ -95,7 +95,8 @@ def test_the_same_records_by_json_and_by_arrow_are_equal(
 ):
     """A producer changes from JSON to Arrow in the middle of a topic: nothing that is learnt may change."""
     data = {f"c{j}": pa.array(values, kind) for j, (kind, values) in enumerate(chosen)}
-    options = {"features": features, "roles": tuple(name for name in roles if name in data), "want_ids": True}
+    roles = tuple(name for name in roles if name in data)
+    options = {"features": features, "roles": roles, "kept_roles": tuple(range(len(roles))), "want_ids": True}
     table = pa.table(
         {"id": ids, "ts": moments, **data, "label": pa.array(labels, pa.float64()), "weight": moments}
     )
@@ -112,6 +113,7 @@ def test_the_same_records_by_json_and_by_arrow_are_equal(
     for place in ("positions", "produced_s"):  # a message of many rows is one place
         ours.pop(place), theirs.pop(place)
     assert ours == theirs
+    assert_texts_are_of_keys(by_arrow.batch, roles)
     assert [letter.reason for letter in by_arrow.dead] == [letter.reason for letter in by_json.dead]
     assert by_arrow.records == by_json.records == 12
 
@@ -137,10 +139,13 @@ def test_a_role_is_the_same_category_by_json_and_by_arrow(column):
     table = labelled(x=[1.0, 2.0, 3.0, 4.0], user=column)
     values = [float(v) if isinstance(v, Decimal) else v for v in column.to_pylist()]
     rows = [{"features": {"x": i + 1.0, "user": value}, "label": 1} for i, value in enumerate(values)]
-    by_arrow = decode(stream(table, 3), roles=("user",))
-    by_json = decode(*(json.dumps(row).encode() for row in rows), roles=("user",))
+    options = {"roles": ("user",), "kept_roles": (0,)}
+    by_arrow = decode(stream(table, 3), **options)
+    by_json = decode(*(json.dumps(row).encode() for row in rows), **options)
     for name in ("keys", "values", "kinds", "offsets"):
         assert getattr(by_arrow.batch, name).tobytes() == getattr(by_json.batch, name).tobytes(), name
+    assert by_arrow.batch.role_texts[0].tolist() == by_json.batch.role_texts[0].tolist()
+    assert_texts_are_of_keys(by_arrow.batch, ("user",))
     assert set(by_arrow.batch.kinds[1::2].tolist()) <= {ROLE_FIRST}
     missing = [i for i, value in enumerate(values) if value is None]
     assert [letter.row for letter in by_arrow.dead] == missing

@@ -15,8 +15,16 @@ from cluster.decode.decoder import Decoder
 from cluster.decode.json_records import read_record
 from cluster.decode.json_rows import _parsed, overrides_of
 from cluster.decode.record_rules import BadRecord, Rules
-from learning.batch import Batch, BatchId, TextColumn
-from tests.cluster.decode_strategies import batch_bytes, damaged, messages, records, written_numbers
+from learning.batch import Batch, BatchId
+from learning.texts import TextColumn
+from tests.cluster.decode_strategies import (
+    assert_texts_are_of_keys,
+    batch_bytes,
+    damaged,
+    messages,
+    records,
+    written_numbers,
+)
 
 PLAIN = FeaturesConfig()
 OVERRIDDEN = FeaturesConfig(
@@ -52,22 +60,29 @@ def judged(values, features, roles=()):
         produced_s=source.produced_s[kept],
         positions=source.offsets[kept],
         ids=TextColumn.from_list([record.identity for record in good.values()]),
+        role_texts={
+            role: TextColumn.from_list([record.text_of(role) for record in good.values()])
+            for role in range(len(roles))
+        },
     ), refused
 
 
 def assert_equal(values, features, roles=()):
     """Decode `values` both ways and compare everything."""
-    decoder = Decoder("t", features, label_min=LABELS_MIN, label_max=LABELS_MAX, roles=roles, want_ids=True)
-    decoded = decoder.decode(messages(values))
+    options = {"label_min": LABELS_MIN, "label_max": LABELS_MAX, "roles": roles, "want_ids": True}
+    decoded = Decoder("t", features, **options, kept_roles=tuple(range(len(roles)))).decode(messages(values))
     expected, refused = judged(values, features, roles)
     assert batch_bytes(decoded.batch) == batch_bytes(expected)
+    assert_texts_are_of_keys(decoded.batch, roles)
+    one = Decoder("t", features, **options, kept_roles=(1,) if roles else ()).decode(messages(values))
+    assert (one.batch.role_texts or {}).keys() == ({1} if roles else set())
     assert {letter.offset - 100: letter.reason for letter in decoded.dead} == refused
     assert [letter.value for letter in decoded.dead] == [values[i] for i in refused]
 
 
 def is_fast(*values, roles=()):
     """Whether the compiled parser alone reads all these messages."""
-    rules = Rules.of(OVERRIDDEN, LABELS_MIN, LABELS_MAX, roles)
+    rules = Rules.of(OVERRIDDEN, LABELS_MIN, LABELS_MAX, roles, tuple(range(len(roles))))
     return not _parsed(values, overrides_of(rules))[1].slow.any()
 
 

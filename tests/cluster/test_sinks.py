@@ -24,7 +24,8 @@ from cluster.streams.sinks import (
     open_dead_letters,
     open_predictions,
 )
-from learning.batch import Batch, BatchId, TextColumn
+from learning.batch import Batch, BatchId
+from learning.texts import TextColumn
 
 TOPICS = (f"sinks-{i}" for i in itertools.count())
 

@@ -6,7 +6,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from learning.batch import ROLE_FIRST, Batch, BatchId, TextColumn
+from learning.batch import ROLE_FIRST, Batch, BatchId
+from learning.texts import TextColumn
 from tests.streams import COLUMNS, cut, stream
 
 
