@@ -12,9 +12,10 @@ if TYPE_CHECKING:
     from learning.batch import Batch, BatchId
     from learning.job_messages import Arrived, Directive, Reported
     from learning.learner import TableRows
+    from learning.table_state import TableState
 
-    Tables = dict[str, tuple[NDArray[np.uint64], NDArray[np.float32]]]
-    """Keys u64 (rows,) and rows f32 (rows, width) of each of a learner's tables, by name."""
+    Tables = dict[str, TableState]
+    """What each of a learner's tables holds, by name."""
 
 __all__ = [
     "CoordinatorPort",

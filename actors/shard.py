@@ -3,8 +3,9 @@
 Messages in:
     exchange(worker, push, pull) -> Rows or None: apply an earlier push of the worker and answer its next pull, in one
         call; None if the pull has to wait, which the worker then repeats.
-    snapshot() -> keys and rows by table: copies, taken between two exchanges.
+    snapshot() -> state by table: copies, taken between two exchanges.
     restore(tables): replace the content.
+    ask(question) -> answer: rows by key, best items; changes nothing (learning/questions.py).
     status() -> rows, bytes, pushes, staleness, and how many rows other workers had moved.
 Messages out: none.
 
@@ -25,6 +26,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from actors.answers import answer
+from actors.table_names import TableNames
 from learning.bounded import BoundedTable
 from learning.exchange import Pull, Push, Rows, split_rows
 from learning.keys import BIAS_KEY
@@ -39,10 +42,12 @@ if TYPE_CHECKING:
     from actors.ports import Tables
     from learning.batch import BatchId
     from learning.learner import Learner
+    from learning.questions import Found, Listed, Question
 
 __all__ = ["ParameterShard", "StalePushError"]
 
 PULLS_OPEN_MAX = 2
+_NONE = np.empty(0, np.int64)
 
 
 class StalePushError(Exception):
@@ -82,6 +87,7 @@ class ParameterShard:
             BoundedTable(spec.width, policy, birth=spec.birth)
             for spec, policy in zip(self._specs, of_tables, strict=True)
         ]
+        self._names = TableNames(learner)
         self._gate = StalenessGate(staleness_examples_max)
         self._staleness = StalenessHistogram()
         self._open: dict[int, list[_Ticket]] = {}
@@ -128,9 +134,10 @@ class ParameterShard:
             at.append(rows)
             start = part.stop
         opened.append(_Ticket(pull, at, views, [table.tick for table in self._tables]))
+        nameless = self._names.nameless(pull, at)
         if all(self._keeps_all):
-            return Rows(flat, None)
-        return Rows(flat, tuple(np.flatnonzero(rows < 0).astype(np.int32) for rows in at))
+            return Rows(flat, None, nameless)
+        return Rows(flat, tuple(np.flatnonzero(rows < 0).astype(np.int32) for rows in at), nameless)
 
     def _read(
         self, t: int, rows: NDArray[np.int64], keys: NDArray[np.uint64], out: NDArray[np.float32]
@@ -166,6 +173,7 @@ class ParameterShard:
             self._moved_rows += self._merge(t, ticket, end, push.coupling)
             if opened:
                 self._carry(t, ticket, opened[0], end, push.coupling)
+        self._names.take(ticket.pull, ticket.at, push.names)
         self._staleness.add(self._gate.leave(worker, push.batch_id))
         self._applied[worker] = push.batch_id
         self._pushes += 1
@@ -187,7 +195,7 @@ class ParameterShard:
             both = (ticket.at[t][places] >= 0) & (following.at[t][: len(places)] >= 0)
             places, to = places[both], to[both]
         rows = following.base[t]
-        bias = np.flatnonzero(following.at[t] == self._bias_row(t)) if self._specs[t].bias else ()
+        bias = np.flatnonzero(following.at[t] == self._bias_row(t)) if self._specs[t].bias else _NONE
         place = int(bias[0]) if len(bias) else -1
         self._learner.merge(t, rows, to, ticket.base[t][places], end[places], place, coupling)
 
@@ -205,16 +213,21 @@ class ParameterShard:
         )
 
     def snapshot(self) -> Tables:
-        """Of each table, copies of all keys u64 (rows,) and rows f32 (rows, width)."""
-        return {spec.name: table.snapshot() for spec, table in zip(self._specs, self._tables, strict=True)}
+        """Of each table, copies of all keys, rows and names."""
+        tables = zip(self._specs, self._tables, strict=True)
+        return {spec.name: self._names.snapshot(t, table) for t, (spec, table) in enumerate(tables)}
 
     def restore(self, tables: Tables) -> None:
-        """Replace the content by keys and rows of each table; open pulls are forgotten."""
-        for spec, table in zip(self._specs, self._tables, strict=True):
-            table.restore(*tables[spec.name])
+        """Replace the content of each table; open pulls are forgotten."""
+        for t, (spec, table) in enumerate(zip(self._specs, self._tables, strict=True)):
+            self._names.restore(t, table, tables[spec.name])
         self._open.clear()
         self._applied.clear()
         self._gate = StalenessGate(self._gate.bound)
+
+    def ask(self, question: Question) -> Found | Listed:
+        """Answer a question about the rows as they are now."""
+        return answer(question, self._learner, self._tables, self._names)
 
     def status(self) -> dict[str, Any]:
         """State of each table now; pushes, repeats, waits and rows moved by others since the start; staleness."""

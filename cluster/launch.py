@@ -19,10 +19,10 @@ from actors.shard import ParameterShard
 from cluster.assembly import WorkerSpec, build_worker
 from cluster.ending import uninterrupted
 from cluster.ray_session import LaunchError, RaySession
+from cluster.recommend import Recommender
 from cluster.remote import RayShards, RemoteCoordinator, answers_of
 from cluster.store import ShardedStore
 from cluster.warm import warm_up
-from learning.grouping import split_by_shard
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -167,12 +167,16 @@ class RayCluster:
     def restore(self, tables: Tables) -> None:
         """Put a snapshot's tables, of however many shards, in place of the present ones; before `start`."""
         count = len(self.shards)
-        parts = {name: split_by_shard(keys, rows, count) for name, (keys, rows) in tables.items()}
+        parts = {name: state.split(count) for name, state in tables.items()}
         references = [
             shard.restore.remote({name: of_shards[s] for name, of_shards in parts.items()})
             for s, shard in enumerate(self.shards)
         ]
         answers_of(references, self._call_timeout_s, "shard")
+
+    def recommender(self) -> Recommender:
+        """Answers from the shards as they are now, also while workers learn. Raises RecommendError."""
+        return Recommender(RayShards(self.shards, self._call_timeout_s), self._pipeline.learner.build())
 
     def shard_status(self) -> list[dict[str, Any]]:
         """Counters of each shard."""

@@ -9,7 +9,7 @@ import numpy as np
 
 from actors.ports import Pulled, StoreError
 from actors.shard import ParameterShard
-from learning.exchange import Rows
+from actors.table_names import TableNames
 from learning.keys import BIAS_KEY
 from learning.learner import TableRows
 from learning.table import Table
@@ -17,11 +17,14 @@ from learning.table import Table
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from numpy.typing import NDArray
+
     from actors.ports import Tables
     from learning.batch import Batch
     from learning.exchange import Pull, Push
     from learning.learner import Learner
     from learning.policy import TablePolicy
+    from learning.questions import Question
 
 __all__ = ["DirectShards", "LocalStore"]
 
@@ -40,6 +43,7 @@ class LocalStore:
             int(table.locate(np.array([BIAS_KEY], np.uint64))[0]) if spec.bias else -1
             for spec, table in zip(self._specs, self._tables, strict=True)
         ]
+        self._names = TableNames(learner)
         self._open: deque[Batch] = deque()
         self._pushes = 0
 
@@ -57,11 +61,19 @@ class LocalStore:
         if not self._open:
             raise StoreError("expected a pull before wait")
         batch = self._open.popleft()
-        index = [
-            table.locate(keys) for table, keys in zip(self._tables, self._learner.keys(batch), strict=True)
-        ]
+        every = self._learner.keys(batch)
+        index = [table.locate(keys) for table, keys in zip(self._tables, every, strict=True)]
+        self._name(batch, index, every)
         tables = zip(self._tables, index, self._biases, strict=True)
         return Pulled(batch.batch_id, tuple(TableRows(table.rows, at, bias) for table, at, bias in tables))
+
+    def _name(
+        self, batch: Batch, index: list[NDArray[np.int64]], keys: tuple[NDArray[np.uint64], ...]
+    ) -> None:
+        """Keep the names of keys that are new in named tables."""
+        for t, spec in enumerate(self._specs):
+            if (role := self._learner.named.get(spec.name)) is not None and batch.role_texts is not None:
+                self._names.see(t, index[t], keys[t], batch.role_texts[role])
 
     def push(self, pulled: Pulled) -> None:
         """Nothing to send."""
@@ -71,13 +83,14 @@ class LocalStore:
         """Nothing to wait for."""
 
     def snapshot(self) -> Tables:
-        """Copies of all keys and rows by table."""
-        return {spec.name: table.snapshot() for spec, table in zip(self._specs, self._tables, strict=True)}
+        """Copies of all keys, rows and names by table."""
+        tables = zip(self._specs, self._tables, strict=True)
+        return {spec.name: self._names.snapshot(t, table) for t, (spec, table) in enumerate(tables)}
 
     def restore(self, tables: Tables) -> None:
         """Replace the content."""
         for i, (spec, table) in enumerate(zip(self._specs, self._tables, strict=True)):
-            table.restore(*tables[spec.name])
+            self._names.restore(i, table, tables[spec.name])
             if spec.bias:
                 self._biases[i] = int(table.locate(np.array([BIAS_KEY], np.uint64))[0])
 
@@ -113,8 +126,12 @@ class DirectShards:
     def exchange(self, shard: int, worker: int, push: Push | None, pull: Pull | None) -> Any:
         """Call the shard; as over a wire, the answer is a copy."""
         answer = self.shards[shard].exchange(worker, push, pull)
-        return answer if answer is None else Rows(answer.flat.copy(), answer.absent)
+        return answer if answer is None else answer._replace(flat=answer.flat.copy())
 
-    def gather(self, references: list[Any]) -> list[Rows | None]:
+    def ask(self, shard: int, question: Question) -> Any:
+        """Ask the shard."""
+        return self.shards[shard].ask(question)
+
+    def gather(self, references: list[Any]) -> list[Any]:
         """The answers are there already."""
         return references

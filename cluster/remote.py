@@ -12,8 +12,9 @@ from learning.job_messages import Directive
 
 if TYPE_CHECKING:
     from actors.coordinator import Status
-    from learning.exchange import Pull, Push, Rows
+    from learning.exchange import Pull, Push
     from learning.job_messages import Arrived, Command, Reported
+    from learning.questions import Question
 
 __all__ = ["RayShards", "RemoteCoordinator", "answers_of", "death"]
 
@@ -34,9 +35,13 @@ class RayShards:
         """Send one shard a worker's last push and next pull."""
         return self._handles[shard].exchange.remote(worker, push, pull)
 
-    def gather(self, references: list[Any]) -> list[Rows | None]:
+    def ask(self, shard: int, question: Question) -> Any:
+        """Ask one shard about its rows."""
+        return self._handles[shard].ask.remote(question)
+
+    def gather(self, references: list[Any]) -> list[Any]:
         """Wait for all answers."""
-        answers: list[Rows | None] = answers_of(references, self._call_timeout_s, "shard")
+        answers: list[Any] = answers_of(references, self._call_timeout_s, "shard")
         return answers
 
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from actors.ports import Pulled, StoreError
+from cluster.naming import names_of
 from cluster.walks import Walk, begin_walk, carry_forward
 from learning.exchange import Pull, Push, Rows, newest_time_s
 from learning.grouping import GroupedKeys, KeyGrouper
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
     from learning.batch import Batch
     from learning.learner import Learner, TableRows
+    from learning.questions import Question
 
 __all__ = ["ShardTransport", "ShardedStore"]
 
@@ -39,7 +41,10 @@ class ShardTransport(Protocol):
     def exchange(self, shard: int, worker: int, push: Push | None, pull: Pull | None) -> Any:
         """Send one shard a worker's earlier push and next pull; returns a reference to the answer."""
 
-    def gather(self, references: list[Any]) -> list[Rows | None]:
+    def ask(self, shard: int, question: Question) -> Any:
+        """Ask one shard about its rows; returns a reference to the answer."""
+
+    def gather(self, references: list[Any]) -> list[Any]:
         """The answers behind references, in order. Raises StoreError after a bounded wait."""
 
 
@@ -133,8 +138,13 @@ class ShardedStore:
             self._unheard.append(self._call([None] * len(self._shards)))
         walk.coupling = self._learner.coupling(walk.bases, walk.tables, walk.batch)
         self._pending = [
-            Push(pulled.batch_id, _joined([table.rows[part].ravel() for table, part in parts]), walk.coupling)
-            for parts in (self._parts(walk, shard) for shard in range(len(self._shards)))
+            Push(
+                pulled.batch_id,
+                _joined([table.rows[part].ravel() for table, part in self._parts(walk, shard)]),
+                walk.coupling,
+                names_of(self._learner, walk, shard),
+            )
+            for shard in range(len(self._shards))
         ]
         self._learnt = walk
 

@@ -1,4 +1,4 @@
-"""What a finished job says on the terminal."""
+"""What a finished job, or an answer, says on the terminal."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from cluster.job import JobResult
 
-__all__ = ["show_metrics", "show_result"]
+__all__ = ["show_items", "show_metrics", "show_result"]
 
 
 def show_result(result: JobResult, console: Console) -> None:
@@ -50,6 +50,17 @@ def show_metrics(title: str, metrics: dict[str, float], console: Console) -> Non
         for name, value in metrics.items()
     ]
     _print_table(title, shown, console)
+
+
+def show_items(title: str, figure: str, items: list[tuple[str, float]], console: Console) -> None:
+    """Print items, best first, each with its figure."""
+    table = Table(box=None, padding=(0, 2))
+    table.add_column("item", overflow="fold")
+    table.add_column(figure, justify="right")
+    for item, value in items:
+        table.add_row(escape(item), f"{value:.3f}")
+    console.print(f"[bold]{escape(title)}[/]", highlight=False, soft_wrap=True)
+    console.print(table if items else "no items")
 
 
 def _shown_path(path: Path) -> str:

@@ -6,10 +6,10 @@ import time
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, Protocol
 
-import numpy as np
-
 from cluster.models.model_files import ModelState, write_model
+from cluster.models.model_layout import arrays_of
 from learning.job_messages import EndJob, TakeSnapshot
+from learning.table_state import TableState
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -143,8 +143,7 @@ class Supervisor:
         parts = self._cluster.fetch(copies)
         arrays = {"encoder.keys": command.encoder[0], "encoder.stats": command.encoder[1]}
         for name in parts[0]:
-            arrays[f"{name}.keys"] = np.concatenate([part[name][0] for part in parts])
-            arrays[f"{name}.rows"] = np.concatenate([part[name][1] for part in parts])
+            arrays |= arrays_of(name, TableState.join([part[name] for part in parts]))
         state = ModelState(
             pipeline=self._pipeline.model_dump(mode="json"),
             arrays=arrays,

@@ -24,13 +24,15 @@ __all__ = ["Walk", "begin_walk", "carry_forward"]
 class Walk:
     """A batch that is being learnt, or was the last: of each table from which rows, to which; and how coupled.
 
-    `absent` by table: which of its keys have no row; None where all have one.
+    `absent` by table: which of its keys have no row; None where all have one. `nameless` by shard: the places, in what
+    was pulled from it, of keys whose names it wants.
     """
 
     batch: Batch
     grouped: list[GroupedKeys]
     tables: tuple[TableRows, ...]
     absent: list[NDArray[np.bool_]] | None
+    nameless: list[NDArray[np.int32] | None]
     bases: list[NDArray[np.float32]] = field(default_factory=list)
     coupling: float = 1.0
 
@@ -46,7 +48,8 @@ def begin_walk(batch: Batch, grouped: list[GroupedKeys], answers: list[Rows], wi
         rows = np.empty((len(of.keys), widths[t]), np.float32)
         np.concatenate([part[t] for part in parts], out=rows)
         tables.append(TableRows(rows, of.index, of.bias))
-    return Walk(batch, grouped, tuple(tables), _absent(grouped, answers))
+    nameless = [answer.nameless for answer in answers]
+    return Walk(batch, grouped, tuple(tables), _absent(grouped, answers), nameless)
 
 
 def _absent(grouped: list[GroupedKeys], answers: list[Rows]) -> list[NDArray[np.bool_]] | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
@@ -11,11 +12,15 @@ from cluster.config import FeaturesConfig
 from cluster.decode.decoder import Decoder
 from cluster.decode.messages import Messages
 from cluster.local_store import DirectShards, LocalStore
+from cluster.recommend import Recommender
 from cluster.store import ShardedStore
 from cluster.streams.file_source import encode_arrow
 from learning.batch import BatchId
 from learning.encoding import NumericEncoder, merge_stats
 from learning.learners import LEARNERS
+
+if TYPE_CHECKING:
+    from learning.learner import Learner
 
 __all__ = ["warm_up"]
 
@@ -28,12 +33,14 @@ def warm_up(kind: str) -> None:
     One comes as JSON and one by Arrow, whose first conversion to numpy imports pandas: half a second that would else
     pass in the stream.
     """
-    learner = LEARNERS[kind]()
+    learner: Learner = LEARNERS[kind]()
     roles = b"".join(b'"%s":"1",' % role.encode() for role in learner.roles)
     values = [_RECORD % roles, _arrow(learner.roles)]
     messages = Messages(0, np.arange(2, dtype=np.int64), values, np.zeros(2), 2)
     encoder = NumericEncoder()
-    decoder = Decoder("warm-up", FeaturesConfig(), roles=learner.roles)
+    decoder = Decoder(
+        "warm-up", FeaturesConfig(), roles=learner.roles, kept_roles=tuple(learner.named.values())
+    )
     batch = encoder.encode(decoder.decode(messages).batch)
     merge_stats([encoder.state()])
     shards = DirectShards(1, learner)
@@ -45,6 +52,10 @@ def warm_up(kind: str) -> None:
         store.push(pulled)
         store.push(store.wait())
         store.flush()
+    if learner.named:
+        recommender = Recommender(shards, learner)
+        recommender.recommend("1", 1)
+        recommender.similar("1", 1)
 
 
 def _arrow(roles: tuple[str, ...]) -> bytes:

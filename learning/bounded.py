@@ -75,8 +75,9 @@ class BoundedTable:
         return self._table.rows
 
     def view(self) -> tuple[NDArray[np.uint64], NDArray[Any], NDArray[np.bool_]]:
-        """Keys and rows by number, as `rows`, and which of them are live."""
-        return self._table.keys, self._table.rows, self._table.live()
+        """Keys and rows by number, as `rows`, and which of them are live and not too old."""
+        young = self._use.young(slice(self._table.numbered), self._cutoff) if self._tracks_use else None
+        return self._table.keys, self._table.rows, self._table.live() if young is None else young
 
     def find(self, keys: NDArray[np.uint64]) -> NDArray[np.int64]:
         """Row numbers i64 of `keys`, -1 where a key has none or one that is too old; not a use, changes nothing."""

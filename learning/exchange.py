@@ -16,16 +16,28 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from learning.batch import Batch, BatchId
+    from learning.texts import TextColumn
 
-__all__ = ["Pull", "Push", "Rows", "newest_time_s", "split_rows"]
+__all__ = ["Named", "Pull", "Push", "Rows", "newest_time_s", "split_rows"]
+
+
+class Named(NamedTuple):
+    """The texts that keys of a pull were made of: `places` i32, in the pull's keys."""
+
+    places: NDArray[np.int32]
+    texts: TextColumn
 
 
 class Push(NamedTuple):
-    """What a worker made of the rows of an earlier pull of this shard: f32 rows in the pull's order, end to end."""
+    """What a worker made of the rows of an earlier pull of this shard: f32 rows in the pull's order, end to end.
+
+    `names`: those that the shard's answer to the pull asked for; None where it asked for none.
+    """
 
     batch_id: BatchId
     rows: NDArray[np.float32]
     coupling: float
+    names: Named | None = None
 
 
 class Pull(NamedTuple):
@@ -56,11 +68,14 @@ class Rows(NamedTuple):
     """A shard's answer to a pull.
 
     `flat` f32: the present rows of the pulled keys, in their order, end to end. `absent` i32: for each table the places
-    of keys that have no row (not admitted, or no room): they are learnt in vain. None where all have one.
+    of keys that have no row (not admitted, or no room): they are learnt in vain. None where all have one. `nameless`
+    i32: the places, in the pull's keys, of those that have a row in a named table and no name; None where there are
+    none. The push brings their names.
     """
 
     flat: NDArray[np.float32]
     absent: tuple[NDArray[np.int32], ...] | None
+    nameless: NDArray[np.int32] | None = None
 
 
 def split_rows(

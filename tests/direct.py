@@ -15,14 +15,14 @@ from learning.encoding import NumericEncoder
 if TYPE_CHECKING:
     from actors.ports import DeadLetter, ParameterStore
     from learning.batch import Batch
-    from learning.learner import Learner
     from learning.job_messages import Command
+    from learning.learner import Learner
 
 
 def rows_by_key(holders: list[Any], table: str = "weights") -> dict[int, tuple[float, ...]]:
     """All rows of a table by key; `holders` are shards or stores."""
     parts = [holder.snapshot()[table] for holder in holders]
-    return {int(key): tuple(row) for keys, rows in parts for key, row in zip(keys, rows, strict=True)}
+    return {int(key): tuple(row) for part in parts for key, row in zip(part.keys, part.rows, strict=True)}
 
 
 @dataclass

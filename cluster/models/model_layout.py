@@ -1,18 +1,28 @@
-"""Which arrays a model has: those of its learner's tables and of the encoder, with shapes that must agree."""
+"""Which arrays a model has, with shapes that must agree: those of its learner's tables and of the encoder.
+
+What they hold:
+
+    NAME.keys NAME.rows            a table's live rows
+    NAME.names NAME.name_ends      of a named table the text of each key: their bytes, and where each one ends
+    encoder.keys encoder.stats     what the encoder knows about numbers
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from learning.learners import LEARNERS
+from learning.table_state import TableState
+from learning.texts import TextColumn
 
 if TYPE_CHECKING:
     from learning.learner import Learner
 
-__all__ = ["layout_of", "layout_problems", "learner_of"]
+__all__ = ["arrays_of", "layout_of", "layout_problems", "learner_of", "tables_of"]
 
 Layout = dict[str, tuple[str, tuple[str | int, ...]]]
 
@@ -37,7 +47,29 @@ def layout_of(learner: Learner) -> Layout:
     for spec in learner.specs():
         layout[f"{spec.name}.keys"] = ("<u8", (spec.name,))
         layout[f"{spec.name}.rows"] = ("<f4", (spec.name, spec.width))
+        if spec.name in learner.named:
+            layout[f"{spec.name}.names"] = ("|u1", (f"{spec.name} bytes",))
+            layout[f"{spec.name}.name_ends"] = ("<i8", (spec.name,))
     return layout | {"encoder.keys": ("<u8", ("features",)), "encoder.stats": ("<f8", ("features", 3))}
+
+
+def arrays_of(name: str, state: TableState) -> dict[str, NDArray[Any]]:
+    """The arrays of one table."""
+    arrays: dict[str, NDArray[Any]] = {f"{name}.keys": state.keys, f"{name}.rows": state.rows}
+    if state.names is not None:
+        arrays |= {f"{name}.names": state.names.data, f"{name}.name_ends": state.names.offsets[1:]}
+    return arrays
+
+
+def tables_of(learner: Learner, arrays: dict[str, NDArray[Any]]) -> dict[str, TableState]:
+    """The tables that a model's arrays hold, as stores and shards restore them."""
+    return {spec.name: _table_of(spec.name, arrays) for spec in learner.specs()}
+
+
+def _table_of(name: str, arrays: dict[str, NDArray[Any]]) -> TableState:
+    ends = arrays.get(f"{name}.name_ends")
+    names = None if ends is None else TextColumn(arrays[f"{name}.names"], np.concatenate(([0], ends)))
+    return TableState(arrays[f"{name}.keys"], arrays[f"{name}.rows"], names)
 
 
 def layout_problems(pipeline: dict[str, Any], arrays: dict[str, NDArray[Any]]) -> Iterator[str]:
@@ -60,3 +92,7 @@ def layout_problems(pipeline: dict[str, Any], arrays: dict[str, NDArray[Any]]) -
         if array.dtype.str != dtype or not fits:
             yield f"expected {name} as {dtype} {shape}, but came {array.dtype.str} {array.shape}"
         sizes.update(zip(shape, array.shape, strict=False))
+    for table in learner_of(pipeline).named:
+        ends, last = arrays[f"{table}.name_ends"], len(arrays[f"{table}.names"])
+        if (np.diff(ends, prepend=0) < 0).any() or (ends[-1] if len(ends) else 0) != last:
+            yield f"expected {table}.name_ends to rise from 0 to the {last} bytes of {table}.names"

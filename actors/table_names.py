@@ -1,0 +1,94 @@
+"""The names of the keys of a holder's named tables: which are wanted, which came, and how they go into snapshots.
+
+A holder (a shard, or the one process of a local run) wants the name of every row that it gives out for the first time;
+whoever pulled the row has the text, and brings it with the push. So nobody has to remember what was sent before, and a
+key whose row went and came back gets its name again.
+"""
+
+from __future__ import annotations
+
+import itertools
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+
+from learning.names import Names
+from learning.table_state import TableState
+from learning.texts import TextColumn
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from numpy.typing import NDArray
+
+    from learning.exchange import Named, Pull
+    from learning.learner import Learner
+
+__all__ = ["TableNames"]
+
+
+class _Rows(Protocol):
+    """A table, bounded or not."""
+
+    def find(self, keys: NDArray[np.uint64]) -> NDArray[np.int64]:
+        """Row numbers of keys."""
+
+    def snapshot(self) -> tuple[NDArray[np.uint64], NDArray[Any]]:
+        """Copies of all live keys and rows."""
+
+    def restore(self, keys: NDArray[np.uint64], rows: NDArray[Any]) -> None:
+        """Replace the content by rows numbered in this order."""
+
+
+class TableNames:
+    """Names of the tables in the learner's `named`, by the table's place in its `specs`."""
+
+    def __init__(self, learner: Learner) -> None:
+        self._names = {t: Names() for t, spec in enumerate(learner.specs()) if spec.name in learner.named}
+
+    def memory_bytes(self, t: int) -> int:
+        """Bytes in use for table t."""
+        return self._names[t].memory_bytes if t in self._names else 0
+
+    def nameless(self, pull: Pull, at: list[NDArray[np.int64]]) -> NDArray[np.int32] | None:
+        """The places in a pull's keys, whose rows are `at`, of those that have no name yet; None: of none."""
+        places = [part.start + names.missing(at[t], pull.keys[part]) for t, names, part in self._parts(pull)]
+        wanted = np.concatenate(places).astype(np.int32) if places else np.empty(0, np.int32)
+        return wanted if len(wanted) else None
+
+    def take(self, pull: Pull, at: list[NDArray[np.int64]], named: Named | None) -> None:
+        """Keep the names that came for keys of a pull."""
+        if named is None:
+            return
+        for t, names, part in self._parts(pull):
+            mine = (named.places >= part.start) & (named.places < part.stop)
+            places = named.places[mine] - part.start
+            names.put(at[t][places], pull.keys[part][places], named.texts.take(mine))
+
+    def see(self, t: int, rows: NDArray[np.int64], keys: NDArray[np.uint64], texts: TextColumn) -> None:
+        """Keep the names of rows of table t that have none yet; repeats allowed."""
+        wanted = self._names[t].missing(rows, keys)
+        if len(wanted):
+            self._names[t].put(rows[wanted], keys[wanted], texts.take(wanted))
+
+    def of(self, t: int, rows: NDArray[np.int64], keys: NDArray[np.uint64]) -> TextColumn:
+        """Names of rows of table t, empty where unknown."""
+        return self._names[t].of(rows, keys)
+
+    def snapshot(self, t: int, table: _Rows) -> TableState:
+        """Copies of all of table t."""
+        keys, rows = table.snapshot()
+        return TableState(keys, rows, self.of(t, table.find(keys), keys) if t in self._names else None)
+
+    def restore(self, t: int, table: _Rows, state: TableState) -> None:
+        """Replace the content of table t."""
+        table.restore(state.keys, state.rows)
+        if t in self._names:
+            self._names[t].clear()
+            if state.names is not None:
+                self._names[t].put(np.arange(len(state.keys)), state.keys, state.names)
+
+    def _parts(self, pull: Pull) -> Iterator[tuple[int, Names, slice]]:
+        """Each named table with its part of the pull's keys."""
+        bounds = list(itertools.accumulate(pull.sizes, initial=0))
+        return ((t, names, slice(bounds[t], bounds[t + 1])) for t, names in self._names.items())
