@@ -67,8 +67,8 @@ class Recommender:
             )
         key = self._key(0, user)
         row = self._row(USERS, key)
-        known = self._learner.ratings_of(row) if exclude_seen and row is not None else 0
-        names, keys, scores = self._unseen(row, key, n, known, exclude_seen=exclude_seen and row is not None)
+        known = 0 if row is None or not exclude_seen else self._learner.ratings_of(row)
+        names, keys, scores = self._unseen(row, key, n, known, exclude_seen=exclude_seen)
         ratings = self._learner.grade(scores, row, self._row(SCALE, BIAS_KEY))
         return list(zip(_texts(keys, names), ratings.tolist(), strict=True))
 
