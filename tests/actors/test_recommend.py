@@ -9,7 +9,7 @@ import pytest
 
 from actors.coordinator import Coordinator
 from cluster.local_store import DirectShards, LocalStore
-from cluster.recommend import RecommendError, Recommender
+from cluster.recommend import Recommender, RecommendError
 from cluster.store import ShardedStore
 from learning.batch import Batch
 from learning.factors import Factors
@@ -95,7 +95,7 @@ def assert_same(found: list[tuple[str, float]], expected: list[tuple[str, float]
 @pytest.mark.parametrize("learner", [LEARNER, CHOICES], ids=["ratings", "choices"])
 @pytest.mark.parametrize("shards", [1, 2, 3])
 def test_recommendations_are_those_of_a_full_sort(shards: int, learner: Factors) -> None:
-    """Known users ask for few items and for more than there are, with what they know and without; so does a stranger."""
+    """Known users and a stranger ask for few items and for more than there are, with what they know and without."""
     reference, recommender = Reference(learner), Recommender(learnt(shards, learner), learner)
     for user in ("0", "7", "119", "nobody"):
         for n in (1, 10, 500):
