@@ -34,7 +34,7 @@ __all__ = ["Scorer", "ScorerError", "copy_code", "frame_to_batch", "requirements
 _NO_FEATURES = frozenset({"id", "ts", "label", "weight"})
 _KINDS = {"as_numeric": AS_NUMERIC, "as_categorical": AS_CATEGORICAL, "ignore": IGNORED}
 _MESSAGE_ROWS = 65_536
-_OURS = re.compile(r"^from ((?:actors|cluster|learning)(?:\.\w+)+) import ", re.MULTILINE)
+_OURS = re.compile(r"^from ((?:actors|cluster|learning)(?:\.\w+)*) import (\([^)]*|.*)", re.MULTILINE)
 
 
 class ScorerError(ValueError):
@@ -93,11 +93,20 @@ def copy_code(target: Path) -> list[Path]:
         copy = target / module
         copy.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(root / module, copy)
-        # Imports at the margin are those of run time; indented ones are for the type checker.
-        imported = {Path(f"{name.replace('.', '/')}.py") for name in _OURS.findall(copy.read_text())}
         packages = {parent / "__init__.py" for parent in module.parents if parent.parts}
-        found += sorted((imported | packages).difference(found))
+        found += sorted((_imported(root, copy.read_text()) | packages).difference(found))
     return sorted({target / module.parts[0] for module in found})
+
+
+def _imported(root: Path, code: str) -> set[Path]:
+    """Files of ours that code imports at run time: at the margin; indented imports are for the type checker."""
+    names = {
+        name
+        for package, names in _OURS.findall(code)
+        for name in (package, *(f"{package}.{name}" for name in re.findall(r"\w+", names)))
+    }
+    files = {Path(f"{name.replace('.', '/')}.py") for name in names}
+    return {file for file in files if (root / file).is_file()}
 
 
 def requirements() -> list[str]:
