@@ -20,7 +20,6 @@ the base of the pull after it, by the same rule as into the table: exactly what 
 
 from __future__ import annotations
 
-import itertools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -29,7 +28,7 @@ import numpy as np
 from actors.answers import answer
 from actors.table_names import TableNames
 from learning.bounded import BoundedTable
-from learning.exchange import Pull, Push, Rows, split_rows
+from learning.exchange import Pull, Push, Rows, split_carried, split_rows
 from learning.keys import BIAS_KEY
 from learning.policy import TablePolicy
 from learning.staleness import StalenessGate, StalenessHistogram
@@ -233,7 +232,8 @@ class ParameterShard:
         """State of each table now; pushes, repeats, waits and rows moved by others since the start; staleness."""
         return {
             "tables": {
-                spec.name: table.status() for spec, table in zip(self._specs, self._tables, strict=True)
+                spec.name: self._names.counted(t, table.status())
+                for t, (spec, table) in enumerate(zip(self._specs, self._tables, strict=True))
             },
             "pushes": self._pushes,
             "repeated_pushes": self._repeats,
@@ -242,9 +242,3 @@ class ParameterShard:
             "staleness": self._staleness.counts.tolist(),
             "staleness_max": self._gate.staleness_max,
         }
-
-
-def split_carried(pull: Pull) -> list[NDArray[np.int32]]:
-    """Of each table the places, in the worker's pull before, of the pull's first keys."""
-    ends = np.cumsum([0, *pull.carries]).tolist()
-    return [pull.carried[start:end] for start, end in itertools.pairwise(ends)]

@@ -46,9 +46,10 @@ class TableNames:
     def __init__(self, learner: Learner) -> None:
         self._names = {t: Names() for t, spec in enumerate(learner.specs()) if spec.name in learner.named}
 
-    def memory_bytes(self, t: int) -> int:
-        """Bytes in use for table t."""
-        return self._names[t].memory_bytes if t in self._names else 0
+    def counted(self, t: int, status: dict[str, int | float]) -> dict[str, int | float]:
+        """The status of table t, with the names among its bytes."""
+        names = self._names[t].memory_bytes if t in self._names else 0
+        return status | {"bytes": status["bytes"] + names}
 
     def nameless(self, pull: Pull, at: list[NDArray[np.int64]]) -> NDArray[np.int32] | None:
         """The places in a pull's keys, whose rows are `at`, of those that have no name yet; None: of none."""

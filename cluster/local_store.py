@@ -98,8 +98,10 @@ class LocalStore:
         """State of the tables, as a shard gives it."""
         return {
             "tables": {
-                spec.name: {"rows": len(table), "bytes": table.memory_bytes, "load": table.load_factor}
-                for spec, table in zip(self._specs, self._tables, strict=True)
+                spec.name: self._names.counted(
+                    t, {"rows": len(table), "bytes": table.memory_bytes, "load": table.load_factor}
+                )
+                for t, (spec, table) in enumerate(zip(self._specs, self._tables, strict=True))
             }
         }
 

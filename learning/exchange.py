@@ -6,6 +6,7 @@ all tables are joined, in the order of the learner's `specs()`.
 
 from __future__ import annotations
 
+import itertools
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from learning.batch import Batch, BatchId
     from learning.texts import TextColumn
 
-__all__ = ["Named", "Pull", "Push", "Rows", "newest_time_s", "split_rows"]
+__all__ = ["Named", "Pull", "Push", "Rows", "newest_time_s", "split_carried", "split_rows"]
 
 
 class Named(NamedTuple):
@@ -87,6 +88,12 @@ def split_rows(
         flat[start:end].reshape(size, width)
         for start, end, size, width in zip(ends, ends[1:], sizes, widths, strict=False)
     ]
+
+
+def split_carried(pull: Pull) -> list[NDArray[np.int32]]:
+    """Of each table the places, in the worker's pull before, of the pull's first keys."""
+    ends = np.cumsum([0, *pull.carries]).tolist()
+    return [pull.carried[start:end] for start, end in itertools.pairwise(ends)]
 
 
 def newest_time_s(batch: Batch) -> float:

@@ -126,9 +126,9 @@ def _remembered(distinct, used, owner, slots, stamps, stamp, shift, before, plac
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _group(
-    distinct, used, owner, sights, carried, at, place, grouped, grouped_sights, grouped_carried, index
-):  # noqa: ANN001, ANN202
+def _group(  # noqa: ANN202
+    distinct, used, owner, sights, carried, at, place, grouped, grouped_sights, grouped_carried, index,  # noqa: ANN001
+):  # fmt: skip
     """Stable counting sort of the distinct keys by owner, carried ones first; `at` (shards, 2) is where each begins.
 
     Rewrites `index` from first-seen to grouped places.
