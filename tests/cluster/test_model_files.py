@@ -19,8 +19,10 @@ from cluster.models.model_files import (
     read_model,
     write_model,
 )
+from cluster.models.model_layout import learner_of, tables_of
 from cluster.models.redaction import without_secrets
 from cluster.models.scorer import ScorerError, frame_to_batch
+from learning.factors_scale import SCALE_WIDTH
 from learning.keys import name_key, value_key
 
 PIPELINE = {"name": "clicks", "learner": {"kind": "ftrl", "alpha": 0.1}, "features": {"ignore": ["user"]}}
@@ -323,3 +325,44 @@ def test_a_long_frame_is_read_in_parts(monkeypatch):
     with pytest.raises(ScorerError, match="row 5 of the frame"):
         frame_to_batch(frame.replace(5.0, np.inf), {})
     assert len(frame_to_batch(frame.head(0), {})) == 0
+
+
+def factors_state(names, ends):
+    """A model of a factor learner with two items."""
+    widths = {"users": 5, "items": 5, "scale": SCALE_WIDTH, "seen": 1}
+    sizes = {"users": 0, "items": 2, "scale": 1, "seen": 0}
+    arrays = {"encoder.keys": np.empty(0, np.uint64), "encoder.stats": np.empty((0, 3))}
+    for table, width in widths.items():
+        arrays[f"{table}.keys"] = np.arange(sizes[table], dtype=np.uint64)
+        arrays[f"{table}.rows"] = np.zeros((sizes[table], width), np.float32)
+    arrays |= {
+        "items.names": np.frombuffer(names.encode(), np.uint8),
+        "items.name_ends": np.array(ends, np.int64),
+    }
+    return ModelState({"learner": {"kind": "factors", "factors": 1}}, arrays)
+
+
+@pytest.mark.parametrize("ends", [(0, 0), (2, 5), (5, 5), (0, 5)])
+def test_names_of_items_come_back_as_they_were(tmp_path, ends):
+    """Items have names, but for those that were learnt without; stores get them as they were sent."""
+    names = "fïlm"[: 4 if ends[1] else 0]
+    write_model(tmp_path / "m", factors_state(names, ends))
+    state = read_model(tmp_path / "m")
+    items = tables_of(learner_of(state.pipeline), state.arrays)["items"]
+    assert items.names.offsets.tolist() == [0, *ends]
+    assert items.names.data.tobytes().decode() == names
+
+
+@pytest.mark.parametrize("ends", [(-1, 5), (3, 2), (2, 6), (2, 4)])
+def test_names_that_do_not_lie_in_their_bytes_are_refused(tmp_path, ends):
+    """Somebody has made the arrays by other means: a name would begin before the bytes or end behind them."""
+    with pytest.raises(ModelFilesError, match=r"expected items\.name_ends to rise from 0 to the 5 bytes"):
+        write_model(tmp_path / "m", factors_state("fïlm", ends))
+
+
+def test_a_model_without_the_names_of_its_items_is_refused(tmp_path):
+    """A snapshot of an older version."""
+    state = factors_state("", (0, 0))
+    del state.arrays["items.names"], state.arrays["items.name_ends"]
+    with pytest.raises(ModelFilesError, match=r"expected the arrays .*items\.names, items\.name_ends"):
+        write_model(tmp_path / "m", state)
