@@ -49,6 +49,11 @@ class Recommender:
         self._shards = shards
         self._remembers = any(spec.name == SEEN for spec in learner.specs())
 
+    @property
+    def figure(self) -> str:
+        """What `recommend` gives beside each item: its predicted `rating`, or of implicit feedback its `score`."""
+        return "rating" if self._learner.feedback == "explicit" else "score"
+
     def recommend(self, user: str, n: int, *, exclude_seen: bool = True) -> list[tuple[str, float]]:
         """The `n` items that `user` would rate best, and the ratings predicted (of implicit feedback: scores).
 

@@ -36,7 +36,7 @@ def main(
         if similar_to is not None:
             title, figure, items = f"like {similar_to}", "cosine", recommender.similar(similar_to, n)
         else:
-            title, figure = f"for {user}", "rating"
+            title, figure = f"for {user}", recommender.figure
             items = recommender.recommend(str(user), n, exclude_seen=exclude_seen)
     if as_json:
         typer.echo(orjson.dumps([{"item": item, figure: value} for item, value in items]).decode())

@@ -21,6 +21,10 @@ USERS, ITEMS, SCALE, SEEN = "users", "items", "scale", "seen"
 class Ranker(Learner, Protocol):
     """A learner whose rows say which items are good for whom; meanings as in learning/factors.py."""
 
+    @property
+    def feedback(self) -> str:
+        """explicit: scores stand for ratings; implicit: they stand for themselves."""
+
     def ratings_of(self, row: NDArray[np.float32]) -> int:
         """How many records a row has learnt."""
 

@@ -97,6 +97,7 @@ def assert_same(found: list[tuple[str, float]], expected: list[tuple[str, float]
 def test_recommendations_are_those_of_a_full_sort(shards: int, learner: Factors) -> None:
     """Known users and a stranger ask for few items and for more than there are, with what they know and without."""
     reference, recommender = Reference(learner), Recommender(learnt(shards, learner), learner)
+    assert recommender.figure == ("rating" if learner is LEARNER else "score")
     for user in ("0", "7", "119", "nobody"):
         for n in (1, 10, 500):
             for exclude_seen in (True, False):
