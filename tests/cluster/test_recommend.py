@@ -61,7 +61,7 @@ def pipeline_of(ratings: Path, folder: Path, shards: int) -> Pipeline:
 
 @pytest.mark.usefixtures("local_ray")
 def test_a_snapshot_recommends_what_the_live_shards_do(ratings: Path, tmp_path: Path) -> None:
-    """A job over two shards is asked when it has learnt; so are its snapshot, and three shards that go on from it."""
+    """A job over two shards is asked while it learns and when it has learnt; so are its snapshot, and three shards that go on from it."""
     from cluster.launch import RayCluster
 
     pipeline = pipeline_of(ratings, tmp_path, 2)
@@ -69,7 +69,12 @@ def test_a_snapshot_recommends_what_the_live_shards_do(ratings: Path, tmp_path: 
     with RayCluster(pipeline, specs) as cluster:
         live = cluster.recommender()
         assert live.recommend("7", 5) == []
-        _, snapshot = Supervisor(cluster, pipeline, tmp_path / "run", lambda _: None).run()
+        asked: list[list[tuple[str, float]]] = []
+        supervisor = Supervisor(
+            cluster, pipeline, tmp_path / "run", lambda _: asked.append(live.recommend("7", 5)),
+            status_interval_s=0.02,
+        )  # fmt: skip
+        _, snapshot = supervisor.run()
         best, every = live.recommend("7", 8), live.recommend("nobody", 1000, exclude_seen=False)
         alike = live.similar('fïlm "1"', 8)
     rows = [json.loads(line) for line in ratings.read_text().splitlines()]
@@ -78,6 +83,8 @@ def test_a_snapshot_recommends_what_the_live_shards_do(ratings: Path, tmp_path: 
     assert {item for item, _ in every} == known
     assert len(best) == len(alike) == 8
     assert not {item for item, _ in best} & rated
+    assert asked[-1] == best[:5]
+    assert len(asked) > 1, "nobody asked while it learnt"
 
     state = read_model(snapshot)
     pipeline = pipeline_of(ratings, tmp_path, 3)
