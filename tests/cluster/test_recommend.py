@@ -61,7 +61,7 @@ def pipeline_of(ratings: Path, folder: Path, shards: int) -> Pipeline:
 
 @pytest.mark.usefixtures("local_ray")
 def test_a_snapshot_recommends_what_the_live_shards_do(ratings: Path, tmp_path: Path) -> None:
-    """A job over two shards is asked while it learns and when it has learnt; so are its snapshot, and three shards that go on from it."""
+    """Two shards are asked while they learn and after; so are their snapshot, and three shards that go on from it."""
     from cluster.launch import RayCluster
 
     pipeline = pipeline_of(ratings, tmp_path, 2)
