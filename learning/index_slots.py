@@ -2,7 +2,7 @@
 
 A key k is mixed, h = m ^ (m >> 32) with m = k * golden (mod 2^64), and cut into three:
 
-    bits 54 .. 63   the part (one of 1, or of 1024)
+    bits 54 .. 63   the part (one of 1, or of 256, by the lower 8 of them)
     bits 22 .. 53   a fraction f < 2^32; the home slot is f * capacity >> 32, so a capacity may be any number
     bits  0 .. 3    a tag
 
