@@ -75,13 +75,13 @@ def batches(count: int, keys: int, numbers: int) -> list[Batch]:
     nothing, ones = np.full(records, np.nan), np.ones(records, np.float32)
     for number in range(count):
         drawn = np.unique(rng.integers(0, numbers, int(keys * 1.02) + 100))
-        drawn = keys_of(rng.permutation(drawn)[: records * ENTRIES])
-        kinds = np.zeros(len(drawn), np.uint8)
+        drawn_keys = keys_of(rng.permutation(drawn)[: records * ENTRIES])
+        kinds = np.zeros(len(drawn_keys), np.uint8)
         offsets = np.arange(records + 1, dtype=np.int64) * ENTRIES
         batch_id = BatchId(0, number * records, (number + 1) * records)
         made.append(
             Batch(
-                batch_id, drawn, np.ones(len(drawn), np.float32), kinds, offsets, ones * 0, ones,
+                batch_id, drawn_keys, np.ones(len(drawn_keys), np.float32), kinds, offsets, ones * 0, ones,
                 nothing, nothing, np.arange(records),
             )
         )  # fmt: skip
@@ -140,8 +140,8 @@ def over_ray(stream: list[Batch], rows: int, *, inline: bool) -> dict[tuple[str,
         if not inline:
             options["_system_config"] = {}
         ray.init(namespace="millrace", logging_level=logging.ERROR, **options)
-        shard_class = ray.remote(num_cpus=1, max_restarts=0)(FullShard)
-        shards = [shard_class.remote(shard, FTRL, SHARDS, rows) for shard in range(SHARDS)]
+        shard_class: Any = ray.remote(num_cpus=1, max_restarts=0)(FullShard)
+        shards: list[Any] = [shard_class.remote(shard, FTRL, SHARDS, rows) for shard in range(SHARDS)]
         held = ray.get([shard.ready.remote() for shard in shards], timeout=600)
         assert sum(held) == rows * SHARDS, f"the shards hold {held}"
         transport = RayShards(shards, 60.0)
@@ -187,14 +187,14 @@ def lookups(rows: int, keys: int) -> dict[str, float]:
     for repeat in range(REPEATS + 1):
         drawn = every[rng.integers(0, rows, keys)]
         as_ints = drawn.tolist()
-        contestants: dict[str, Callable[[], Any]] = {
-            "table: rows of keys": lambda drawn=drawn: table.rows[table.locate(drawn)],
-            "numpy array by hash modulo size": lambda drawn=drawn: weights[drawn & mask],
-            "Python dict to row number": lambda as_ints=as_ints: [plain[key] for key in as_ints],
+        contestants: dict[str, tuple[Callable[[Any], Any], Any]] = {
+            "table: rows of keys": (lambda wanted: table.rows[table.locate(wanted)], drawn),
+            "numpy array by hash modulo size": (lambda wanted: weights[wanted & mask], drawn),
+            "Python dict to row number": (lambda wanted: [plain[key] for key in wanted], as_ints),
         }
-        for name, function in contestants.items():
+        for name, (function, wanted) in contestants.items():
             started_s = time.perf_counter()
-            function()
+            function(wanted)
             if repeat:
                 rates.setdefault(name, []).append(keys / (time.perf_counter() - started_s))
     found = {name: float(np.median(values)) for name, values in rates.items()}

@@ -58,7 +58,7 @@ def test_choices_over_any_shards_equal_one_process_with_the_same_batches(shards:
 
 
 def test_four_workers_with_users_of_their_own_stay_near_one_process() -> None:
-    """Records keyed by user, shared items: four workers pull, learn and push side by side; RMSE within 1 percent, cold start included."""
+    """Records keyed by user, items shared: four workers side by side from a cold start; RMSE within 1 percent."""
     parts = [ratings(6000, seed=w, partition=w, users=100, first_user=100 * w) for w in range(4)]
     alone, together = LEARNER.metrics(), LEARNER.metrics()
     streams = [cut(part, 64) for part in parts]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -76,7 +77,7 @@ class Watched:
         bounds = None if walk is None else walk.grouped[0].bounds
         function(*arguments)
         if bases is not None and bounds is not None:
-            for shard, (a, b) in zip(self.shards.shards, zip(bounds, bounds[1:], strict=False), strict=True):
+            for shard, (a, b) in zip(self.shards.shards, pairwise(bounds), strict=True):
                 assert isinstance(shard, WatchedShard)
                 assert np.array_equal(shard.bases[0], bases[a:b])
 
@@ -95,9 +96,9 @@ def watched(records: int = 600, size: int = 20) -> list[Watched]:
 def test_worker_and_shards_agree_from_where_every_walk_began(steps: list[tuple[int, str]]) -> None:
     """Any interleaving of three workers' pulls, waits, pushes and flushes; every push is compared."""
     workers = watched()
-    for worker, action in steps:
-        if action != "flush" or workers[worker].ready is None:
-            getattr(workers[worker], action)()
+    for number, action in steps:
+        if action != "flush" or workers[number].ready is None:
+            getattr(workers[number], action)()
     for worker in workers:
         worker.push()
         worker.wait()

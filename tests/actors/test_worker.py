@@ -21,7 +21,7 @@ LEARNER = Ftrl(alpha=0.1, l1=0.2, l2=0.01)
 RECORDS = 3000
 
 
-def run_local(batches: list[Batch]) -> tuple[np.ndarray, dict[int, tuple[float, float]]]:
+def run_local(batches: list[Batch]) -> tuple[np.ndarray, dict[int, tuple[float, ...]]]:
     """Predictions and state of one process."""
     store = LocalStore(LEARNER)
     rig = Rig(LEARNER, store, ListSource(batches), Coordinator([(0,)], LEARNER.metrics(), 0, None))

@@ -111,7 +111,9 @@ def test_evaluate_over_ray_with_one_worker_is_equal(files: Path, expected: dict[
 def test_evaluate_over_ray_with_two_workers_is_near(files: Path, expected: dict[str, Any]) -> None:
     """A second worker changes little, and loses no record."""
     overrides = ("batch_records=256",)
-    asked = Evaluation(files / "clicks.csv", "y", "when", ("noise",), None, overrides, workers=2, shards=3)
+    asked = Evaluation(
+        files / "clicks.csv", "y", time="when", ignore=("noise",), overrides=overrides, workers=2, shards=3
+    )
     two = evaluate(asked, Console(file=io.StringIO()))
     assert two["records"] == RECORDS
     assert two["log_loss"] == pytest.approx(expected["log_loss"], rel=0.05)

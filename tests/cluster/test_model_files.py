@@ -349,6 +349,7 @@ def test_names_of_items_come_back_as_they_were(tmp_path, ends):
     write_model(tmp_path / "m", factors_state(names, ends))
     state = read_model(tmp_path / "m")
     items = tables_of(learner_of(state.pipeline), state.arrays)["items"]
+    assert items.names is not None
     assert items.names.offsets.tolist() == [0, *ends]
     assert items.names.data.tobytes().decode() == names
 

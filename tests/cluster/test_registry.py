@@ -23,8 +23,8 @@ from cluster.models.registry import RunLog
 from cluster.models.scorer import Scorer, frame_to_batch
 from learning.encoding import NumericEncoder
 from learning.ftrl import Ftrl
-from learning.learner import TableRows
 from learning.keys import BIAS_KEY
+from learning.learner import TableRows
 from learning.table import Table
 
 

@@ -84,7 +84,7 @@ def test_a_repeated_word_that_the_snapshot_is_taken_changes_nothing() -> None:
 
 def test_the_job_stops_once_enough_records_are_read_dead_ones_included() -> None:
     """records_max counts what was read, not what was learnt."""
-    brain = Brain([(0,)], records_max=10)
+    brain = Brain([(0,)], Prequential.zero(), records_max=10)
     brain.handle(reported(0, 0, 4, dead=3))
     assert not brain.directive.stop
     brain.handle(reported(0, 7, 2, dead=1))

@@ -65,7 +65,7 @@ def test_a_snapshot_of_some_shards_is_dealt_to_any_number_of_others(
     rows = np.arange(2 * len(every), dtype=np.float32).reshape(-1, 2)
     parts = split_by_shard(every, rows, shards)
     joined = [np.concatenate([part[i] for part in parts]) for i in range(2)]
-    again = split_by_shard(*joined, others)
+    again = split_by_shard(joined[0], joined[1], others)
     owner = shard_of_segment(others)
     assert all((owner[segment_of(keys)] == shard).all() for shard, (keys, _) in enumerate(again))
     found = {int(key): tuple(row) for keys, rows in again for key, row in zip(keys, rows, strict=True)}

@@ -17,6 +17,7 @@ from pydantic import BaseModel
 from typer.main import get_command
 
 from cluster.config import Pipeline, PipelineError, load_pipeline
+from cluster.config_learners import default_learner
 
 ROOT = Path(__file__).resolve().parents[2]
 KEYS_PAGE = ROOT / "docs" / "pipeline.md"
@@ -24,7 +25,7 @@ PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *ROOT.glob("docs/*
 COMMAND_PAGES = [page for page in PAGES if page.name != "CONTRIBUTING.md"]
 EXAMPLE_PAGES = [ROOT / "README.md", KEYS_PAGE]
 
-ROW = re.compile(r"^\| `([a-z0-9_.]+)` \|[^|]*\|([^|]*)\|", re.MULTILINE)
+ROW = re.compile(r"^\| `([a-z0-9_.*]+)` \|[^|]*\|([^|]*)\|", re.MULTILINE)
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 SPAN = re.compile(r"`([^`\n]+)`")
 LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")
@@ -42,18 +43,27 @@ def named(page: Path) -> str:
 def config_keys(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, str]]:
     """(key, default as JSON-like text) of every leaf; a key that each member of a union has comes once for each."""
     for name, field in model.model_fields.items():
-        inner = [m for m in (field.annotation, *typing.get_args(field.annotation)) if is_section(m)]
+        inner = [m for m in unwrapped(field.annotation) if is_section(m)]
+        below = f"{prefix}{name}.*." if typing.get_origin(field.annotation) is dict else f"{prefix}{name}."
         for section in inner:
-            tag = field.discriminator
-            for key, default in config_keys(section, f"{prefix}{name}."):
-                yield key, "required" if key == f"{prefix}{name}.{tag}" else default
+            # A kind must be given, but for that of the learner that a pipeline has if it names none.
+            must_be_given = field.discriminator is not None and section is not type(default_learner())
+            for key, default in config_keys(section, below):
+                yield key, "required" if must_be_given and key == f"{below}kind" else default
         if not inner:
             value = field.get_default(call_default_factory=True)
             plain = list(value) if isinstance(value, tuple) else value
             yield prefix + name, "required" if field.is_required() else repr(plain)
 
 
-def is_section(annotation: object) -> bool:
+def unwrapped(annotation: object) -> Iterator[object]:
+    """The annotation and what it is made of: members of a union, values of a mapping."""
+    yield annotation
+    for argument in typing.get_args(annotation):
+        yield from unwrapped(argument) if typing.get_origin(argument) is typing.Annotated else [argument]
+
+
+def is_section(annotation: object) -> typing.TypeGuard[type[BaseModel]]:
     return isinstance(annotation, type) and issubclass(annotation, BaseModel)
 
 
