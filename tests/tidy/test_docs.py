@@ -47,7 +47,7 @@ def config_keys(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str,
         below = f"{prefix}{name}.*." if typing.get_origin(field.annotation) is dict else f"{prefix}{name}."
         for section in inner:
             # A kind must be given, but for that of the learner that a pipeline has if it names none.
-            must_be_given = field.discriminator is not None and section is not type(default_learner())
+            must_be_given = "kind" in section.model_fields and section is not type(default_learner())
             for key, default in config_keys(section, below):
                 yield key, "required" if must_be_given and key == f"{below}kind" else default
         if not inner:
