@@ -8,7 +8,8 @@ open pull of b records will be stale by its age, which others have pushed since,
     and the same holds for itself: records open at other workers <= bound
 
 A push only moves records from open to age, so what was let in never breaks the bound, and a push is never refused:
-whoever waits has nothing open that others wait for in vain. With a bound of 0, workers take turns.
+whoever waits has nothing open that others wait for in vain. Who has to wait is let in before all who come later, or
+workers that pull ahead would never leave room for it. With a bound of 0, workers take turns.
 """
 
 from __future__ import annotations
@@ -57,12 +58,18 @@ class StalenessGate:
     denied: int = 0
     staleness_max: int = 0
     _open: dict[tuple[int, object], _Open] = field(default_factory=dict)
+    _waiting: dict[int, None] = field(default_factory=dict)
+    """Workers in the order in which they began to wait."""
 
     def enter(self, worker: int, pull: object, records: int) -> bool:
         """Open `pull` (any name that is unique for the worker) of `records` records, or say that it has to wait."""
-        if self.bound is not None and not self._fits(worker, records):
-            self.denied += 1
-            return False
+        if self.bound is not None:
+            first = next(iter(self._waiting), worker)
+            if first != worker or not self._fits(worker, records):
+                self._waiting.setdefault(worker)
+                self.denied += 1
+                return False
+            self._waiting.pop(worker, None)
         self._open[worker, pull] = _Open(worker, records)
         return True
 

@@ -39,19 +39,39 @@ def test_no_push_is_staler_than_the_bound_and_all_get_their_turn(
     for worker in range(4):
         while opened[worker]:
             leave(worker)
-    assert all(gate.enter(worker, -1, 10**6) and gate.leave(worker, -1) == 0 for worker in range(4))
+    left = set(range(4))
+    for _ in range(4):  # who waits longest is let in first, so all have had their turn after four rounds
+        for worker in sorted(left):
+            if gate.enter(worker, -1, 10**6):
+                assert gate.leave(worker, -1) == 0
+                left.remove(worker)
+    assert not left
 
 
 def test_a_bound_of_zero_makes_workers_take_turns() -> None:
     """Then several workers learn as one does, one batch after the other."""
     gate = StalenessGate(0)
     assert gate.enter(0, "a", 10)
-    assert not gate.enter(1, "b", 10)
     assert gate.enter(0, "c", 10), "its own batches are not stale to a worker"
+    assert not gate.enter(1, "b", 10)
     assert [gate.leave(0, "a"), gate.enter(1, "b", 10), gate.leave(0, "c"), gate.enter(1, "b", 10)] == [
         0, False, 0, True,
     ]  # fmt: skip
     assert (gate.denied, gate.staleness_max) == (2, 0)
+
+
+def test_a_worker_that_pulls_ahead_leaves_room_for_one_that_waits() -> None:
+    """It always has a pull open when it asks for the next; without an order of waiting the other would starve."""
+    gate = StalenessGate(0)
+    assert gate.enter(0, 0, 10)
+    assert not gate.enter(1, 0, 10)
+    assert not gate.enter(0, 1, 10), "somebody waits"
+    gate.leave(0, 0)
+    assert not gate.enter(0, 1, 10), "somebody waits longer"
+    assert gate.enter(1, 0, 10)
+    assert not gate.enter(0, 1, 10)
+    gate.leave(1, 0)
+    assert gate.enter(0, 1, 10)
 
 
 def test_without_a_bound_staleness_is_only_measured() -> None:
