@@ -1,52 +1,73 @@
 """What several workers cost in quality: progressive log-loss of rules that merge walks, beside sequential learning.
 
 One process and fixed interleavings, so every figure is exactly repeatable. Batch m of the stream belongs to worker
-m modulo W; pushes are applied in the order of the batches. An order says how many pushes a pull has seen:
+m modulo W; pushes are applied in the order of the batches. An order says how many pushes a pull has not seen:
 
-    round        all W workers pull, all learn, all push
-    turns        a worker pulls when it has pushed, as over ShardedStore: W - 1 other pushes come in between
-    pipelined    a worker pulls one push earlier, before its own last one: W pushes come in between
+    round    all W workers pull, all learn, all push
+    turns    a worker pulls when it has learnt, and its push goes with that pull (cluster.pulls_in_flight_max 1): the
+             W - 1 pushes of the others come between a pull and its push
+    ahead    a worker pulls its next batch before it learns this one, and the push of the one before goes with that
+             pull (pulls_in_flight_max 2): 2 W - 1 pushes come in between, one of them its own, which is carried into
+             the pulled rows by the same rule
+
+tests/actors/test_merge_simulation.py proves for the shards' own rule that this is what ShardedStore computes. With
+one worker all is sequential learning, to the bit; the benchmark asserts it.
 
 Streams: seeded Zipf keys (20 categories and the bias), and a file through the product's own decoder and encoder.
-"Staleness alone" learns all earlier rounds exactly, and only the batches of one round do not see each other: what a
-rule loses beyond it, it loses by merging.
+"Staleness alone" learns what was pushed exactly, and only what was not is missing, the own walk excepted: what a rule
+loses beyond it, it loses by merging. `--ray` runs whole jobs on the Zipf stream instead.
 
-    python -m benchmarks.merge [--data ../shared/data/criteo_dac80k.csv.gz] [--alpha 0.1] [--order turns]
+    python -m benchmarks.merge [--data ../shared/data/criteo_dac80k.csv.gz] [--alpha 0.1] [--order ahead]
+    python -m benchmarks.merge --ray
 """
 
 from __future__ import annotations
 
+import io
+import logging
+import tempfile
 import time
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
+import pyarrow as pa
 import typer
+from kafka import KafkaProducer
 
 from benchmarks.measure import machine
-from benchmarks.merge_rules import RULES, Push
+from benchmarks.merge_rules import ORDERS, RULES, Simulation, moves
+from cluster.assembly import WorkerSpec, wanted_records
+from cluster.broker.process import BrokerProcess
 from cluster.config import build_pipeline
-from cluster.streams.open import open_source
+from cluster.loopback import stay_on_loopback
+from cluster.streams.open import describe_source, open_source
+from cluster.supervise import Supervisor
+from cluster.warm import warm_up
 from learning.batch import Batch, BatchId
+from learning.coordination import assign
 from learning.encoding import NumericEncoder
 from learning.ftrl import Ftrl
 from learning.grouping import KeyGrouper
 from learning.keys import BIAS_KEY
 from learning.learner import TableRows
+from learning.staleness import StalenessHistogram
 from learning.table import Table
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from numpy.typing import NDArray
 
-    from benchmarks.merge_rules import Rule
+    from benchmarks.merge_rules import Push, Rule
     from learning.grouping import GroupedKeys
 
     Losses = tuple[float, float]
 
 SIZES, WORKERS = (256, 1024, 4096), (2, 4, 8)
-ORDERS = {"round": None, "turns": 0, "pipelined": 1}
 COLUMNS, VALUES = 20, 5000
+PARTITIONS, RAY_SIZE, RAY_REPEATS = 4, 1024, 3
 RECORD_COLUMNS = ("labels", "weights", "event_times_s", "produced_s", "positions")
 CRITEO = Path("../shared/data/criteo_dac80k.csv.gz")
 
@@ -101,12 +122,17 @@ def _part(batch: Batch, first: int, last: int) -> Batch:
     )
 
 
-def zipf_stream(count: int, seed: int = 1) -> Stream:
-    """`count` records of 20 Zipf categories, from a seed."""
+def zipf_columns(count: int, seed: int) -> tuple[NDArray[np.uint64], NDArray[np.float32]]:
+    """Categories u64 (count, 20) and labels, from a seed."""
     rng = np.random.default_rng(seed)
     ids = (rng.zipf(1.3, size=(count, COLUMNS)) % VALUES).astype(np.uint64)
     effect = rng.normal(size=(COLUMNS, VALUES))[np.arange(COLUMNS), ids].sum(axis=1) - 1.5
-    labels = (rng.random(count) < 1 / (1 + np.exp(-effect))).astype(np.float32)
+    return ids, (rng.random(count) < 1 / (1 + np.exp(-effect))).astype(np.float32)
+
+
+def zipf_stream(count: int, seed: int = 1) -> Stream:
+    """`count` records of 20 Zipf categories, from a seed."""
+    ids, labels = zipf_columns(count, seed)
     names = np.arange(COLUMNS, dtype=np.uint64) + np.uint64(1)
     keys = ((ids * np.uint64(64) + names) * np.uint64(0x9E3779B97F4A7C15)).ravel()
     ones, nothing = np.ones(len(keys), np.float32), np.full(count, np.nan)
@@ -141,44 +167,36 @@ def sequential(stream: Stream, ftrl: Ftrl) -> Losses:
     return stream.losses(ftrl.learn([TableRows(stream.fresh(), stream.index, stream.bias)], stream.whole))
 
 
-def staleness_alone(stream: Stream, ftrl: Ftrl, workers: int, size: int) -> Losses:
-    """Losses of the `round` order if every earlier round had been learnt sequentially."""
+def staleness_alone(stream: Stream, ftrl: Ftrl, workers: int, size: int, order: str) -> Losses:
+    """Losses if all pushed batches had been learnt sequentially, and a worker's own on top of them."""
     cut, rows, out = stream.cut(size), stream.fresh(), []
-    for first in range(0, len(cut), workers):
-        of_round = cut[first : first + workers]
-        for batch, grouped, at in of_round:
-            out.append(ftrl.learn([TableRows(rows[at], grouped.index, grouped.bias)], batch))
-        for batch, grouped, at in of_round:
-            end = rows[at]
-            ftrl.learn([TableRows(end, grouped.index, grouped.bias)], batch)
-            rows[at] = end
+
+    def learn(rows: NDArray[np.float32], m: int) -> None:
+        batch, grouped, at = cut[m]
+        end = rows[at]
+        ftrl.learn([TableRows(end, grouped.index, grouped.bias)], batch)
+        rows[at] = end
+
+    pushed, pulled = -1, {}
+    for move, m in moves(order, len(cut), workers):
+        batch, grouped, at = cut[m]
+        if move == "pull":
+            known = rows
+            if pushed < m - workers:
+                known = rows.copy()
+                learn(known, m - workers)
+            pulled[m] = known[at]
+        elif move == "learn":
+            out.append(ftrl.learn([TableRows(pulled.pop(m), grouped.index, grouped.bias)], batch))
+        else:
+            learn(rows, m)
+            pushed = m
     return stream.losses(np.concatenate(out))
 
 
 def simulate(stream: Stream, ftrl: Ftrl, rule: Rule, workers: int, size: int, order: str) -> Losses:
     """Losses of `workers` workers on batches of `size` records, with pushes merged by `rule`."""
-    cut, rows, out = stream.cut(size), stream.fresh(), []
-    done = np.zeros(stream.rows, np.int64)  # pushes of each row
-    holds = np.zeros(stream.rows, np.int64)
-    opened: list[Any] = []
-    ahead = ORDERS[order]
-    for m in range(len(cut)):
-        pulls = (m // workers + 1) * workers if ahead is None else m + workers + ahead
-        for batch, grouped, at in cut[len(opened) : pulls]:
-            base = rows[at]
-            end = base.copy()
-            out.append(ftrl.learn([TableRows(end, grouped.index, grouped.bias)], batch))
-            coupled = ftrl.coupling([base], [TableRows(end, grouped.index, grouped.bias)], batch)
-            opened.append((base, end, coupled, done[at]))
-            holds[at] += 1
-        base, end, coupled, before = opened[m]
-        at = cut[m][2]
-        holders = np.minimum(holds[at] + done[at] - before, workers)
-        rule(rows, Push(at, base, end, workers, holders, coupled), stream.bias, ftrl)
-        holds[at] -= 1
-        done[at] += 1
-        opened[m] = None  # what is done need not be kept
-    return stream.losses(np.concatenate(out))
+    return stream.losses(Simulation(stream, ftrl, rule, workers, size).run(order))
 
 
 def product(rows: NDArray[np.float32], push: Push, bias: int, ftrl: Ftrl) -> None:
@@ -189,20 +207,18 @@ def product(rows: NDArray[np.float32], push: Push, bias: int, ftrl: Ftrl) -> Non
 def table(stream: Stream, ftrl: Ftrl, order: str, title: str) -> None:
     """Print one Markdown table: how far above sequential learning each rule ends, in percent."""
     reference, started_s = sequential(stream, ftrl), time.perf_counter()
-    cells = [(w, size) for w in ((1, *WORKERS) if order == "pipelined" else WORKERS) for size in SIZES]
+    cells = [(w, size) for w in WORKERS for size in SIZES]
     whole = f"{reference[0]:.4f} / {reference[1]:.4f}"
     print(
         f"\n{title}, {len(stream.whole):,} records, alpha {ftrl.alpha}, order {order}; sequential {whole}\n"
     )
     print("| % above sequential | " + " | ".join(f"{w} x {size}" for w, size in cells) + " |")
     print("|---|" + "--:|" * len(cells))
-    if order == "round":
-        found = [staleness_alone(stream, ftrl, w, size) for w, size in cells]
-        _row("*staleness alone*", found, reference)
+    found = [staleness_alone(stream, ftrl, w, size, order) for w, size in cells]
+    _row("*staleness alone*", found, reference)
     for name, rule in ({f"product, kappa {ftrl.kappa:g}": product} | RULES).items():
-        if order != "pipelined":
-            alone = simulate(stream, ftrl, rule, 1, SIZES[1], order)
-            assert alone == reference, f"{name}: one worker got {alone}, sequential is {reference}"
+        alone = simulate(stream, ftrl, rule, 1, SIZES[1], order)
+        assert alone == reference, f"{name}: one worker got {alone}, sequential is {reference}"
         _row(name, [simulate(stream, ftrl, rule, w, size, order) for w, size in cells], reference)
     print(f"\n{time.perf_counter() - started_s:.0f} s", flush=True)
 
@@ -215,13 +231,102 @@ def _row(name: str, found: list[Losses], reference: Losses) -> None:
     print(f"| {name} | " + " | ".join(cells) + " |", flush=True)
 
 
+def zipf_messages(count: int) -> Iterator[bytes]:
+    """The Zipf stream as Arrow messages of one batch each, its categories as text."""
+    ids, labels = zipf_columns(count, 1)
+    for first in range(0, count, RAY_SIZE):
+        part = slice(first, first + RAY_SIZE)
+        columns = {f"c{k}": pa.array(ids[part, k].astype(str)) for k in range(COLUMNS)}
+        batch = pa.RecordBatch.from_pydict(columns | {"label": pa.array(labels[part])})
+        sink = io.BytesIO()
+        with pa.ipc.new_stream(sink, batch.schema) as writer:
+            writer.write_batch(batch)
+        yield sink.getvalue()
+
+
+def job(
+    servers: str, records: int, workers: int, in_flight: int
+) -> tuple[float, StalenessHistogram, int, float]:
+    """One whole job on Ray: log-loss, staleness in records (of all pushes, and the largest), seconds."""
+    from cluster.launch import RayCluster
+
+    with tempfile.TemporaryDirectory() as folder:
+        values = {
+            "name": "merge",
+            "source": {"kind": "kafka", "topic": "zipf", "until": "end", "bootstrap_servers": servers},
+            "cluster": {"workers": workers, "shards": 2, "pulls_in_flight_max": in_flight},
+            "batch_records": RAY_SIZE,
+            "mlflow": {"enabled": False},
+        }
+        pipeline = build_pipeline(values, [], origin="benchmark")
+        bounds = describe_source(pipeline, **wanted_records(pipeline.learner.build()))
+        specs = [
+            WorkerSpec(worker, pipeline, folder, {partition: bounds[partition] for partition in share})
+            for worker, share in enumerate(assign(list(bounds), workers))
+        ]
+        with RayCluster(pipeline, specs) as cluster:
+            started_s = time.perf_counter()
+            status, _ = Supervisor(cluster, pipeline, Path(folder), lambda _: None).run()
+            seconds = time.perf_counter() - started_s
+            shard = cluster.shard_status()[0]
+    assert status.metrics.records == records, f"{status.metrics.records} of {records} records were learnt"
+    return (
+        status.metrics.summary()["log_loss"],
+        StalenessHistogram(shard["staleness"]),
+        shard["staleness_max"],
+        seconds,
+    )
+
+
+def on_ray(records: int) -> None:
+    """Print, for 1, 2 and 4 workers and both ways to pull, how far whole jobs end above one process, in per cent."""
+    stay_on_loopback()
+    import ray
+
+    from cluster.ray_session import local_ray_options
+
+    stream, ftrl = zipf_stream(records), Ftrl()
+    reference = sequential(stream, ftrl)[0]
+    warm_up(ftrl.kind)
+    print(f"{machine()}; {records:,} records, batches of {RAY_SIZE}, sequential {reference:.6f}\n")
+    print("| workers | pulls in flight | % above sequential | simulated | staleness p50 / p99 / max | s |")
+    print("|--:|--:|--:|--:|--:|--:|")
+    with (
+        tempfile.TemporaryDirectory(prefix="millrace-bench-") as folder,
+        BrokerProcess(Path(folder) / "broker", topics={"zipf": PARTITIONS}) as broker,
+    ):
+        producer = KafkaProducer(bootstrap_servers=broker.bootstrap_servers, max_request_size=2**23)
+        for turn, message in enumerate(zipf_messages(records)):
+            producer.send("zipf", message, partition=turn % PARTITIONS)
+        producer.flush(120)
+        producer.close()
+        ray.init(namespace="millrace", logging_level=logging.ERROR, **local_ray_options(8, folder))
+        for workers, in_flight in [(w, n) for w in (1, 2, 4) for n in (1, 2)]:
+            order = ORDERS[in_flight]
+            expected = simulate(stream, ftrl, product, workers, RAY_SIZE, order)[0]
+            for _ in range(RAY_REPEATS):
+                loss, staleness, most, seconds = job(broker.bootstrap_servers, records, workers, in_flight)
+                print(
+                    f"| {workers} | {in_flight} | {100 * (loss / reference - 1):.2f} "
+                    f"| {order} {100 * (expected / reference - 1):.2f} | {staleness.quantile(0.5):.0f} / "
+                    f"{staleness.quantile(0.99):.0f} / {most} | {seconds:.1f} |",
+                    flush=True,
+                )
+        ray.shutdown()
+
+
 def main(
     data: Annotated[Path, typer.Option(help="File of a real stream, label y.")] = CRITEO,
     records: Annotated[int, typer.Option(help="Records of the Zipf stream.")] = 200_000,
     alpha: Annotated[list[float] | None, typer.Option(help="Learning rates; 0.1 and 0.05.")] = None,
-    order: Annotated[list[str] | None, typer.Option(help="round, turns, pipelined; all.")] = None,
+    order: Annotated[list[str] | None, typer.Option(help="round, turns, ahead; all.")] = None,
+    *,
+    ray: Annotated[bool, typer.Option("--ray", help="Whole jobs on Ray instead of the simulation.")] = False,
 ) -> None:
     """Print all tables for RESULTS.md, each cell as whole stream / second half."""
+    if ray:
+        on_ray(records)
+        return
     streams = {"Zipf": zipf_stream(records)}
     if data.exists():
         streams[data.name.partition(".")[0]] = file_stream(data)

@@ -1,4 +1,4 @@
-"""Rules by which a shard may merge a worker's walk into rows that others have moved since: the field of merge.py.
+"""Rules by which a shard may merge a worker's walk into rows that others have moved since, and their simulation.
 
 All but `add` and `average` are of one form. Base row (z0, n0), present row (z, n), end row (zk, nk);
 no = n - n0 and dn = nk - n0 are the squared gradients of the others and of the walk, n' = n + dn. Each row is lifted
@@ -9,7 +9,8 @@ to n', which leaves its weight as it is:
     G = lift(zk, nk) - lift(z0, n0)       # the walk's way
     z <- lift(z0, n0) + a O + b G;   n <- n'
 
-and a rule is its (a, b): adding is (1, 1). A row that nobody moved becomes (zk, nk) to the bit.
+and a rule is its (a, b): adding is (1, 1). A row that nobody moved becomes (zk, nk) to the bit. A rule that says so
+counts the squared gradients in the shares of the ways too: n' = n0 + max(no, dn, a no + b dn).
 """
 
 from __future__ import annotations
@@ -21,13 +22,19 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 from numba import njit
 
+from learning.learner import TableRows
+
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from numpy.typing import NDArray
 
+    from benchmarks.merge import Stream
     from learning.ftrl import Ftrl
 
-__all__ = ["RULES", "Push"]
+__all__ = ["ORDERS", "RULES", "Push", "Simulation", "moves"]
 
+ORDERS = ("round", "turns", "ahead")
 _TINY = 1e-30
 
 
@@ -61,8 +68,11 @@ def _lift(z, n, n_new, alpha, beta, l1, l2):  # noqa: ANN001, ANN202
     return z - _weight(z, n, alpha, beta, l1, l2) * (math.sqrt(n_new) - math.sqrt(n)) / alpha
 
 
-def _linear(share: Any, kappa: float, *, coupled: bool = False) -> Rule:
-    """The rule of a, b = share(n0, no, dn, O, G, D, holders, alpha, beta, kappa); D = (beta + sqrt(n')) / alpha."""
+def _linear(share: Any, kappa: float, *, coupled: bool = False, squares: bool = False) -> Rule:
+    """The rule of a, b = share(n0, no, dn, O, G, D, holders, alpha, beta, kappa); D = (beta + sqrt(n')) / alpha.
+
+    `coupled`: kappa is multiplied by the walk's coupling; `squares`: squared gradients are shared as the ways are.
+    """
     share = njit(error_model="numpy")(share)
 
     @njit(error_model="numpy")
@@ -82,6 +92,11 @@ def _linear(share: Any, kappa: float, *, coupled: bool = False) -> Rule:
             walk = _lift(zk, nk, n_new, alpha, beta, l1, l2) - lifted0
             d = (beta + math.sqrt(n_new)) / alpha
             a, b = share(n0, n - n0, nk - n0, others, walk, d, holders[k], alpha, beta, kappa)
+            if squares:
+                n_new = n0 + max(n - n0, nk - n0, a * (n - n0) + b * (nk - n0))
+                lifted0 = _lift(z0, n0, n_new, alpha, beta, l1, l2)
+                others = _lift(z, n, n_new, alpha, beta, l1, l2) - lifted0
+                walk = _lift(zk, nk, n_new, alpha, beta, l1, l2) - lifted0
             rows[row, 0], rows[row, 1] = lifted0 + a * others + b * walk, n_new
 
     def merge(rows: NDArray[np.float32], push: Push, bias: int, ftrl: Ftrl) -> None:
@@ -166,5 +181,99 @@ RULES: dict[str, Rule] = {
     "Gaussian, coupled x 0.5": _linear(_gauss, 0.5, coupled=True),
     "shared way, coupled x 0.7": _linear(_shared, 0.7, coupled=True),
     "shared way, coupled x 1": _linear(_shared, 1.0, coupled=True),
+    "shared way, coupled x 1.5": _linear(_shared, 1.5, coupled=True),
+    "shared way, coupled, squares too": _linear(_shared, 1.0, coupled=True, squares=True),
 }
 """Every rule by the name it has in the tables."""
+
+
+def moves(order: str, count: int, workers: int) -> Iterator[tuple[str, int]]:
+    """The interleaving: what is done to which of `count` batches. Pushes of the last batches are left out."""
+    if order == "round":
+        for first in range(0, count, workers):
+            of_round = range(first, min(first + workers, count))
+            yield from (("pull", m) for m in of_round)
+            yield from (("learn", m) for m in of_round)
+            yield from (("push", m) for m in of_round)
+        return
+    ahead = workers if order == "ahead" else 0
+    yield from (("pull", m) for m in range(min(ahead, count)))
+    for m in range(count):
+        if m >= workers:
+            yield "push", m - workers
+        if m + ahead < count:
+            yield "pull", m + ahead
+        yield "learn", m
+
+
+@dataclass(slots=True)
+class _Walk:
+    """A batch that is pulled: its rows, how often each had been pushed; once it is learnt, the end and the coupling."""
+
+    base: NDArray[np.float32]
+    before: NDArray[np.int64]
+    end: NDArray[np.float32]
+    coupling: float = 1.0
+
+
+class Simulation:
+    """`workers` workers and the rows that they share, with pushes merged by `rule`."""
+
+    def __init__(self, stream: Stream, ftrl: Ftrl, rule: Rule, workers: int, size: int) -> None:
+        self._cut, self._bias, self._rows = stream.cut(size), stream.bias, stream.fresh()
+        self._ftrl, self._rule, self._workers = ftrl, rule, workers
+        self._done = np.zeros(stream.rows, np.int64)  # pushes of each row
+        self._holds = np.zeros(stream.rows, np.int64)
+        self._place = np.full(stream.rows, -1, np.int64)
+        self._walks: dict[int, _Walk] = {}
+        self.predictions: list[NDArray[np.float64]] = []
+
+    def run(self, order: str) -> NDArray[np.float64]:
+        """Predictions of the whole stream."""
+        for move, m in moves(order, len(self._cut), self._workers):
+            getattr(self, move)(m)
+        return np.concatenate(self.predictions)
+
+    def pull(self, m: int) -> None:
+        """The rows as they are."""
+        at = self._cut[m][2]
+        self._walks[m] = _Walk(self._rows[at], self._done[at], self._rows[at])
+        self._holds[at] += 1
+
+    def learn(self, m: int) -> None:
+        """Predict and learn on the rows that were pulled."""
+        (batch, grouped, _), walk = self._cut[m], self._walks[m]
+        walk.end = walk.base.copy()
+        tables = [TableRows(walk.end, grouped.index, grouped.bias)]
+        self.predictions.append(self._ftrl.learn(tables, batch))
+        walk.coupling = self._ftrl.coupling([walk.base], tables, batch)
+
+    def push(self, m: int) -> None:
+        """Merge the walk into the shared rows, and into what its worker has pulled already."""
+        at, walk, following = self._cut[m][2], self._walks.pop(m), m + self._workers
+        whole = np.arange(len(at))
+        self._merge(self._rows, at, self._bias, walk, at, whole)
+        if following in self._walks:
+            _, grouped, its = self._cut[following]
+            self._place[at] = whole
+            places = self._place[its]
+            self._place[at] = -1
+            to = np.flatnonzero(places >= 0)
+            self._merge(self._walks[following].base, to, grouped.bias, walk, its[to], places[to])
+        self._holds[at] -= 1
+        self._done[at] += 1
+
+    def _merge(
+        self,
+        rows: NDArray[np.float32],
+        to: NDArray[np.int64],
+        bias: int,
+        walk: _Walk,
+        shared: NDArray[np.int64],
+        places: NDArray[np.int64],
+    ) -> None:
+        """Rows `places` of the walk, which are rows `shared` of all, into rows[to]."""
+        since = self._done[shared] - walk.before[places]
+        holders = np.minimum(self._holds[shared] + since, self._workers)
+        push = Push(to, walk.base[places], walk.end[places], self._workers, holders, walk.coupling)
+        self._rule(rows, push, bias, self._ftrl)
