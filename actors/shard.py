@@ -66,7 +66,8 @@ class _Ticket:
 class ParameterShard:
     """One shard of the parameter state of `learner`. Not thread-safe: one call at a time.
 
-    `policies` by table name; `staleness_examples_max` makes this shard the one that lets pulls in, or lets them wait.
+    `policies` by table name. `staleness_examples_max` and `staleness_share_max` (learning/staleness.py) make this shard
+    the one that lets pulls in, or has them wait.
     """
 
     def __init__(
@@ -75,6 +76,7 @@ class ParameterShard:
         learner: Learner,
         policies: Mapping[str, TablePolicy] | None = None,
         staleness_examples_max: int | None = None,
+        staleness_share_max: float | None = None,
     ) -> None:
         self._shard = shard
         self._learner = learner
@@ -87,7 +89,7 @@ class ParameterShard:
             for spec, policy in zip(self._specs, of_tables, strict=True)
         ]
         self._names = TableNames(learner)
-        self._gate = StalenessGate(staleness_examples_max)
+        self._gate = StalenessGate(staleness_examples_max, staleness_share_max)
         self._staleness = StalenessHistogram()
         self._open: dict[int, list[_Ticket]] = {}
         self._applied: dict[int, BatchId] = {}
@@ -222,7 +224,7 @@ class ParameterShard:
             self._names.restore(t, table, tables[spec.name])
         self._open.clear()
         self._applied.clear()
-        self._gate = StalenessGate(self._gate.bound)
+        self._gate = StalenessGate(self._gate.bound, self._gate.share_max)
 
     def ask(self, question: Question) -> Found | Listed:
         """Answer a question about the rows as they are now."""

@@ -23,6 +23,7 @@ import numpy as np
 from numba import njit
 
 from learning.learner import TableRows
+from learning.staleness import StalenessGate
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -34,7 +35,8 @@ if TYPE_CHECKING:
 
 __all__ = ["ORDERS", "RULES", "Push", "Simulation", "moves"]
 
-ORDERS = ("round", "turns", "ahead")
+WARMED = {f"warmed {share}": share for share in (0.05, 0.1, 0.2)}
+ORDERS = ("round", "turns", "ahead", *WARMED)
 _TINY = 1e-30
 
 
@@ -187,8 +189,11 @@ RULES: dict[str, Rule] = {
 """Every rule by the name it has in the tables."""
 
 
-def moves(order: str, count: int, workers: int) -> Iterator[tuple[str, int]]:
+def moves(order: str, count: int, workers: int, size: int = 1) -> Iterator[tuple[str, int]]:
     """The interleaving: what is done to which of `count` batches. Pushes of the last batches are left out."""
+    if order.startswith("warmed"):
+        yield from _warmed(count, workers, size, StalenessGate(share_max=WARMED[order]))
+        return
     if order == "round":
         for first in range(0, count, workers):
             of_round = range(first, min(first + workers, count))
@@ -204,6 +209,28 @@ def moves(order: str, count: int, workers: int) -> Iterator[tuple[str, int]]:
         if m + ahead < count:
             yield "pull", m + ahead
         yield "learn", m
+
+
+def _warmed(count: int, workers: int, size: int, gate: StalenessGate) -> Iterator[tuple[str, int]]:
+    """Workers in turns, each doing what ShardedStore does, with pulls that the gate lets in or has wait."""
+    pulled: list[int | None] = [None] * workers  # let in, not learnt yet
+    learnt: list[int | None] = [None] * workers  # not pushed yet
+    following = list(range(workers))
+    while any(m is not None for m in pulled) or min(following) < count:
+        for worker in range(workers):
+            m = learnt[worker]
+            if m is not None:
+                gate.leave(worker, m)
+                learnt[worker] = None
+                yield "push", m
+            now, asked = pulled[worker], following[worker]
+            if asked < count and gate.enter(worker, asked, size):
+                yield "pull", asked
+                pulled[worker], following[worker] = asked, asked + workers
+            if now is not None:
+                yield "learn", now
+                learnt[worker] = now
+                pulled[worker] = pulled[worker] if pulled[worker] != now else None
 
 
 @dataclass(slots=True)
@@ -226,13 +253,14 @@ class Simulation:
         self._holds = np.zeros(stream.rows, np.int64)
         self._place = np.full(stream.rows, -1, np.int64)
         self._walks: dict[int, _Walk] = {}
-        self.predictions: list[NDArray[np.float64]] = []
+        self._size = size
+        self.predictions: dict[int, NDArray[np.float64]] = {}
 
     def run(self, order: str) -> NDArray[np.float64]:
         """Predictions of the whole stream."""
-        for move, m in moves(order, len(self._cut), self._workers):
+        for move, m in moves(order, len(self._cut), self._workers, self._size):
             getattr(self, move)(m)
-        return np.concatenate(self.predictions)
+        return np.concatenate([self.predictions[m] for m in range(len(self._cut))])
 
     def pull(self, m: int) -> None:
         """The rows as they are."""
@@ -245,7 +273,7 @@ class Simulation:
         (batch, grouped, _), walk = self._cut[m], self._walks[m]
         walk.end = walk.base.copy()
         tables = [TableRows(walk.end, grouped.index, grouped.bias)]
-        self.predictions.append(self._ftrl.learn(tables, batch))
+        self.predictions[m] = self._ftrl.learn(tables, batch)
         walk.coupling = self._ftrl.coupling([walk.base], tables, batch)
 
     def push(self, m: int) -> None:

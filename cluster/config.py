@@ -109,6 +109,8 @@ class ClusterConfig(Section):
     """2: a worker pulls its next batch before it has learnt this one, so that it does not wait for the shards."""
     staleness_examples_max: Annotated[int, Field(ge=0)] | None = None
     """Records that other workers may push between a worker's pull and its push; who would exceed it waits."""
+    staleness_share_max: Annotated[float, Field(gt=0)] | None = 0.1
+    """Nor may they push more than this share of all records pushed so far: workers begin in turns."""
     address: str | None = None
     actor_start_timeout_s: PositiveFloat = 120.0
     call_timeout_s: PositiveFloat = 60.0

@@ -101,15 +101,9 @@ class RayCluster:
         )  # fmt: skip
         count = pipeline.cluster.shards
         of_shard = {name: policy.of_shard(count) for name, policy in policies.items()}
+        bounds = (pipeline.cluster.staleness_examples_max, pipeline.cluster.staleness_share_max)
         self.shards = [  # the first one lets pulls in or has them wait
-            self._actor(
-                ParameterShard,
-                1,
-                s,
-                learner,
-                of_shard,
-                None if s else pipeline.cluster.staleness_examples_max,
-            )
+            self._actor(ParameterShard, 1, s, learner, of_shard, *((None, None) if s else bounds))
             for s in range(count)
         ]
         self.workers = [

@@ -115,10 +115,12 @@ class DirectShards:
         learner: Learner,
         policies: Mapping[str, TablePolicy] | None = None,
         staleness_examples_max: int | None = None,
+        staleness_share_max: float | None = None,
     ) -> None:
         of_shard = {name: policy.of_shard(count) for name, policy in (policies or {}).items()}
+        bounds = (staleness_examples_max, staleness_share_max)
         self.shards = [
-            ParameterShard(shard, learner, of_shard, None if shard else staleness_examples_max)
+            ParameterShard(shard, learner, of_shard, *((None, None) if shard else bounds))
             for shard in range(count)
         ]
 

@@ -20,7 +20,7 @@ from learning.exchange import Pull, Push, Rows, newest_time_s
 from learning.grouping import GroupedKeys, KeyGrouper
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from numpy.typing import NDArray
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 __all__ = ["ShardTransport", "ShardedStore"]
 
-_PAUSE_MIN_S, _PAUSE_MAX_S = 0.0005, 0.02
+_PAUSE_MIN_S, _PAUSE_MAX_S = 0.0005, 0.004
 
 
 class ShardTransport(Protocol):
@@ -50,9 +50,9 @@ class ShardTransport(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class _Call:
-    """One call to each shard; once it is answered, the first `pushes` pushes are applied."""
+    """A call to some shards, by their numbers; once it is answered, the first `pushes` pushes are applied."""
 
-    references: list[Any]
+    references: dict[int, Any]
     pushes: int
 
 
@@ -161,61 +161,66 @@ class ShardedStore:
         ]
 
     def _call(self, pulls: list[Pull | None]) -> _Call:
-        """Send each shard the pending push and its pull."""
+        """Send each shard the pending push and its pull; a shard that would get neither is left alone."""
         pending, self._pending = self._pending, None
         pushes: list[Push | None] = [None] * len(self._shards) if pending is None else [*pending]
         self._pushes += pending is not None
-        references = [
-            self._shards.exchange(shard, self._worker, push, pull)
+        references = {
+            shard: self._shards.exchange(shard, self._worker, push, pull)
             for shard, (push, pull) in enumerate(zip(pushes, pulls, strict=True))
-        ]
+            if push is not None or pull is not None
+        }
         return _Call(references, self._pushes)
 
-    def _hear(self, call: _Call | None = None) -> list[Rows | None]:
-        """Wait for calls whose answers hold nothing but that they came, and for `call`."""
+    def _hear(self, call: _Call | None = None) -> dict[int, Rows | None]:
+        """Wait for calls whose answers hold nothing but that they came, and for `call`; its answers by shard."""
         calls = [*self._unheard, call] if call is not None else [*self._unheard]
         self._unheard.clear()
-        answers: list[Rows | None] = []
+        answers: dict[int, Rows | None] = {}
         for each in calls:
-            answers = self._shards.gather(each.references)
+            gathered = self._shards.gather([*each.references.values()])
+            answers = dict(zip(each.references, gathered, strict=True))
             self._acknowledged = each.pushes
         return answers
 
     def _answers(self, asked: _Asked) -> list[Rows]:
-        """The shards' answers; a pull that has to wait for slower workers is asked again, its wait bounded."""
+        """The shards' answers. A pull that has to wait is asked again where it has to, its wait bounded, and once it
+        is let in the other shards are asked again too: their rows are as old as the wait was long.
+        """
+        answers = self._hear(asked.call)
+        waiting = [shard for shard, answer in answers.items() if answer is None]
         pause_s, waited_s = _PAUSE_MIN_S, 0.0
-        while True:
-            answers = self._hear(asked.call)
-            rows = [answer for answer in answers if answer is not None]
-            if len(rows) == len(answers):
-                return rows
+        while any(answers[shard] is None for shard in waiting):
             if waited_s > self._wait_timeout_s:
                 raise StoreError(
                     f"worker {self._worker} waited {waited_s:.0f} s for slower workers to push what they have pulled "
-                    f"(cluster.staleness_examples_max); one of them is stuck, look at their logs"
+                    f"(cluster.staleness_examples_max, staleness_share_max); one of them is stuck, look at their logs"
                 )
             self._sleep(pause_s)
             waited_s, pause_s = waited_s + pause_s, min(2 * pause_s, _PAUSE_MAX_S)
-            asked.carries = False  # the push that this pull was to overtake goes with it now
-            asked.call = self._call(self._pulls(asked))
+            asked.carries = False  # the push that this pull was to overtake goes before it now
+            answers |= self._hear(self._call(self._pulls(asked, waiting)))
+        if waiting:
+            others = [shard for shard in answers if shard not in waiting]
+            answers |= self._hear(self._call(self._pulls(asked, others)))
+        return [answer for _, answer in sorted(answers.items()) if answer is not None]
 
-    def _pulls(self, asked: _Asked) -> list[Pull | None]:
+    def _pulls(self, asked: _Asked, shards: Sequence[int] | None = None) -> list[Pull | None]:
+        """The pull as each shard gets it, or only `shards`."""
         batch, time_s = asked.batch, newest_time_s(asked.batch)
-        pulls: list[Pull | None] = []
-        for shard in range(len(self._shards)):
+        pulls: list[Pull | None] = [None] * len(self._shards)
+        for shard in range(len(self._shards)) if shards is None else shards:
             grouped = [(g, slice(g.bounds[shard], g.bounds[shard + 1])) for g in asked.grouped]
             carried = [g.carried_of(shard) if asked.carries else _NOTHING for g, _ in grouped]
-            pulls.append(
-                Pull(
-                    batch_id=batch.batch_id,
-                    records=len(batch),
-                    time_s=time_s,
-                    sizes=tuple(int(part.stop - part.start) for _, part in grouped),
-                    carries=tuple(map(len, carried)),
-                    keys=_joined([g.keys[part] for g, part in grouped]),
-                    carried=_joined(carried),
-                    sights=_joined([g.sights[part] for g, part in grouped]) if self._counts_sights else None,
-                )
+            pulls[shard] = Pull(
+                batch_id=batch.batch_id,
+                records=len(batch),
+                time_s=time_s,
+                sizes=tuple(int(part.stop - part.start) for _, part in grouped),
+                carries=tuple(map(len, carried)),
+                keys=_joined([g.keys[part] for g, part in grouped]),
+                carried=_joined(carried),
+                sights=_joined([g.sights[part] for g, part in grouped]) if self._counts_sights else None,
             )
         return pulls
 

@@ -10,6 +10,11 @@ open pull of b records will be stale by its age, which others have pushed since,
 A push only moves records from open to age, so what was let in never breaks the bound, and a push is never refused:
 whoever waits has nothing open that others wait for in vain. Who has to wait is let in before all who come later, or
 workers that pull ahead would never leave room for it. With a bound of 0, workers take turns.
+
+The bound may also be a share of all records pushed so far. What a record misses costs most at the beginning, where a
+few thousand records are all that there is to know: several workers that start together on empty tables learn the same
+first steps several times over. So they start in turns, and overlap the more the more they know; after some ten times
+the records that they have open at once, this bound is none any more.
 """
 
 from __future__ import annotations
@@ -52,9 +57,15 @@ class _Open:
 
 @dataclass(slots=True)
 class StalenessGate:
-    """Lets pulls in; `bound` None lets all in and only measures. Not thread-safe."""
+    """Lets pulls in. Not thread-safe.
+
+    `bound` in records; None: none. `share_max`: nor may a pull be staler than this share of all records pushed so far;
+    None: no such bound either.
+    """
 
     bound: int | None = None
+    share_max: float | None = None
+    pushed: int = 0
     denied: int = 0
     staleness_max: int = 0
     _open: dict[tuple[int, object], _Open] = field(default_factory=dict)
@@ -63,7 +74,7 @@ class StalenessGate:
 
     def enter(self, worker: int, pull: object, records: int) -> bool:
         """Open `pull` (any name that is unique for the worker) of `records` records, or say that it has to wait."""
-        if self.bound is not None:
+        if self.bound is not None or self.share_max is not None:
             first = next(iter(self._waiting), worker)
             if first != worker or not self._fits(worker, records):
                 self._waiting.setdefault(worker)
@@ -76,6 +87,7 @@ class StalenessGate:
     def leave(self, worker: int, pull: object) -> int:
         """The pull's push is applied; returns how stale it was."""
         mine = self._open.pop((worker, pull))
+        self.pushed += mine.records
         for other in self._open.values():
             if other.worker != worker:
                 other.age += mine.records
@@ -87,15 +99,17 @@ class StalenessGate:
         self._open.pop((worker, pull), None)
 
     def _fits(self, worker: int, records: int) -> bool:
-        assert self.bound is not None
+        bound = math.inf if self.bound is None else self.bound
+        if self.share_max is not None:
+            bound = min(bound, self.share_max * self.pushed)
         elsewhere = sum(o.records for o in self._open.values() if o.worker != worker)
-        if elsewhere > self.bound:
+        if elsewhere > bound:
             return False
         everywhere = sum(o.records for o in self._open.values())
         for other in self._open.values():
             if other.worker == worker:
                 continue
             own = sum(o.records for o in self._open.values() if o.worker == other.worker)
-            if other.age + everywhere - own + records > self.bound:
+            if other.age + everywhere - own + records > bound:
                 return False
         return True
