@@ -9,6 +9,7 @@ import ray
 
 from actors.ports import StoreError
 from learning.job_messages import Directive
+from learning.wire import pack_call, unpack_answer
 
 if TYPE_CHECKING:
     from actors.coordinator import Status
@@ -33,7 +34,7 @@ class RayShards:
 
     def exchange(self, shard: int, worker: int, push: Push | None, pull: Pull | None) -> Any:
         """Send one shard a worker's last push and next pull."""
-        return self._handles[shard].exchange.remote(worker, push, pull)
+        return self._handles[shard].exchange_packed.remote(pack_call(worker, push, pull))
 
     def ask(self, shard: int, question: Question) -> Any:
         """Ask one shard about its rows."""
@@ -42,7 +43,7 @@ class RayShards:
     def gather(self, references: list[Any]) -> list[Any]:
         """Wait for all answers."""
         answers: list[Any] = answers_of(references, self._call_timeout_s, "shard")
-        return answers
+        return [unpack_answer(answer) if isinstance(answer, bytes) else answer for answer in answers]
 
 
 class RemoteCoordinator:
