@@ -17,6 +17,7 @@ __all__ = ["GroupedKeys", "KeyGrouper", "shard_of_segment", "split_by_shard"]
 
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 _SIGHTS_MAX = 255
+_STAMP, _PLACE = 32, 2**32 - 1
 
 
 def shard_of_segment(shards: int) -> NDArray[np.int64]:
@@ -63,10 +64,13 @@ class GroupedKeys:
 
 @dataclass(slots=True)
 class _Scratch:
-    """A hash table of the distinct keys of one grouping; stamps tell old entries from new without clearing."""
+    """A hash table of the distinct keys of one grouping.
+
+    A slot is the grouping's stamp, by which old entries are told from new without clearing, times 2^32, and the place
+    of its key in `distinct`.
+    """
 
     slots: NDArray[np.int64]
-    stamps: NDArray[np.int64]
     distinct: NDArray[np.uint64]
     place: NDArray[np.int64]
     owner: NDArray[np.int64]
@@ -80,48 +84,53 @@ class _Scratch:
         bits = max(11, int(np.ceil(np.log2(2 * max(entries, 1)))))
         capacity = 1 << (bits - 1)
         return cls(
-            np.empty(1 << bits, np.int64), np.zeros(1 << bits, np.int64), np.empty(capacity, np.uint64),
+            np.zeros(1 << bits, np.int64), np.empty(capacity, np.uint64),
             np.empty(capacity, np.int64), np.empty(capacity, np.int64), np.zeros(shards + 1, np.int64),
             np.uint64(64 - bits),
         )  # fmt: skip
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _distinct(keys, slots, stamps, stamp, shift, shards, distinct, owner, sights, used, index):  # noqa: ANN001, ANN202
+def _distinct(keys, slots, stamp, shift, shards, distinct, owner, sights, used, index):  # noqa: ANN001, ANN202
     """First-seen order of the distinct keys, behind distinct[:used]; returns how many there are."""
     mask = np.uint64(len(slots) - 1)
     for u in range(used):  # the bias
         slot = (distinct[u] * _GOLDEN) >> shift
-        stamps[slot], slots[slot] = stamp, u
+        slots[slot] = (stamp << _STAMP) | u
         owner[u], sights[u] = shards[np.int64(distinct[u] >> np.uint64(54))], 1
     for j in range(len(keys)):
         key = keys[j]
         slot = (key * _GOLDEN) >> shift
-        while stamps[slot] == stamp and distinct[slots[slot]] != key:
+        entry = slots[slot]
+        while entry >> _STAMP == stamp and distinct[entry & _PLACE] != key:
             slot = (slot + np.uint64(1)) & mask
-        if stamps[slot] != stamp:
-            stamps[slot], slots[slot] = stamp, used
+            entry = slots[slot]
+        if entry >> _STAMP != stamp:
+            entry = (stamp << _STAMP) | used
+            slots[slot] = entry
             distinct[used] = key
             owner[used] = shards[np.int64(key >> np.uint64(54))]
             sights[used] = 0
             used += 1
-        u = slots[slot]
+        u = entry & _PLACE
         sights[u] = min(sights[u] + 1, _SIGHTS_MAX)
         index[j] = u
     return used
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _remembered(distinct, used, owner, slots, stamps, stamp, shift, before, place, starts, carried, counts):  # noqa: ANN001, ANN202
+def _remembered(distinct, used, owner, slots, stamp, shift, before, place, starts, carried, counts):  # noqa: ANN001, ANN202
     """carried[u]: place of key u within its shard's stretch of the grouping before, or -1; counts (shards, 2)."""
     mask = np.uint64(len(slots) - 1)
     for u in range(used):
         key = distinct[u]
         slot = (key * _GOLDEN) >> shift
-        while stamps[slot] == stamp and before[slots[slot]] != key:
+        entry = slots[slot]
+        while entry >> _STAMP == stamp and before[entry & _PLACE] != key:
             slot = (slot + np.uint64(1)) & mask
-        known = stamps[slot] == stamp
-        carried[u] = place[slots[slot]] - starts[owner[u]] if known else -1
+            entry = slots[slot]
+        known = entry >> _STAMP == stamp
+        carried[u] = place[entry & _PLACE] - starts[owner[u]] if known else -1
         counts[owner[u], 0 if known else 1] += 1
 
 
@@ -167,7 +176,7 @@ class KeyGrouper:
         index = np.empty(len(keys), np.int64)
         sights = np.empty(len(keys) + 1, np.uint8)
         used = _distinct(
-            keys, now.slots, now.stamps, now.stamp, now.shift, self._shard_of_segment,
+            keys, now.slots, now.stamp, now.shift, self._shard_of_segment,
             now.distinct, now.owner, sights, 1 if self._bias else 0, index,
         )  # fmt: skip
         carried, counts = self._carried(used, carry=carry)
@@ -191,7 +200,7 @@ class KeyGrouper:
         if carry:
             carried = np.empty(used, np.int32)
             _remembered(
-                now.distinct, used, now.owner, before.slots, before.stamps, before.stamp, before.shift,
+                now.distinct, used, now.owner, before.slots, before.stamp, before.shift,
                 before.distinct, before.place, before.bounds, carried, counts,
             )  # fmt: skip
         else:
