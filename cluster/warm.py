@@ -16,19 +16,26 @@ from cluster.recommend import Recommender
 from cluster.store import ShardedStore
 from cluster.streams.file_source import encode_arrow
 from learning.batch import BatchId
+from learning.bounded import BoundedTable
 from learning.encoding import NumericEncoder, merge_stats
 from learning.learners import LEARNERS
+from learning.table import Table
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from learning.learner import Learner
+    from learning.policy import TablePolicy
 
 __all__ = ["warm_up"]
 
 _RECORD = b'{"id":"a","ts":1.5,"features":{%s"x":0.5,"c":"text"},"label":1}'
 
 
-def warm_up(kind: str) -> None:
+def warm_up(kind: str, policies: Collection[TablePolicy] = ()) -> None:
     """Take records the whole way to a learner of `kind`; half a minute on a new machine, later a second or two.
+
+    Tables are made to grow, and to do what `policies` say.
 
     One comes as JSON and one by Arrow, whose first conversion to numpy imports pandas: half a second that would else
     pass in the stream.
@@ -52,10 +59,38 @@ def warm_up(kind: str) -> None:
         store.push(pulled)
         store.push(store.wait())
         store.flush()
+    _grow_table()
+    for policy in policies:
+        _apply(policy)
     if learner.named:
         recommender = Recommender(shards, learner)
         recommender.recommend("1", 1)
         recommender.similar("1", 1)
+
+
+def _grow_table() -> None:
+    """From one part of the index to many, and one of those again."""
+    table = Table(2, rows_initial=2, rows_split=64)
+    for first in range(0, 4096, 64):
+        table.locate(np.arange(first, first + 64, dtype=np.uint64))
+    table.find(np.arange(2, dtype=np.uint64))
+
+
+def _apply(policy: TablePolicy) -> None:
+    """Keys that come often, rarely and no more, so that some are admitted, some are too old, and some too many."""
+    few = replace(
+        policy,
+        waiting_max=64,
+        expire_after_records=min(policy.expire_after_records, 64),
+        expire_after_s=min(policy.expire_after_s, 64.0),
+        rows_max=min(policy.rows_max, 64),
+    )
+    table = BoundedTable(2, few)
+    sights = np.ones(64, np.uint8)
+    for tick in range(8):
+        for keys in (np.arange(64, dtype=np.uint64), np.arange(64, dtype=np.uint64) + np.uint64(64 * tick)):
+            table.open(keys, sights, 64, 64.0 * tick, table.tick + 1)
+    table.snapshot()
 
 
 def _arrow(roles: tuple[str, ...]) -> bytes:
