@@ -2,7 +2,7 @@
 
 Messages in:
     exchange(worker, push, pull) -> Rows or None: apply an earlier push of the worker and answer its next pull, in one
-        call; None if the pull has to wait, which the worker then repeats. exchange_packed is the same as bytes.
+        call; or Wait, and the worker asks again. exchange_packed is the same as bytes.
     snapshot() -> state by table: copies, taken between two exchanges.
     restore(tables): replace the content.
     ask(question) -> answer: rows by key, best items; changes nothing (learning/questions.py).
@@ -28,7 +28,7 @@ import numpy as np
 from actors.answers import answer
 from actors.table_names import TableNames
 from learning.bounded import BoundedTable
-from learning.exchange import Pull, Push, Rows, split_carried, split_rows
+from learning.exchange import Pull, Push, Rows, Wait, split_carried, split_rows
 from learning.keys import BIAS_KEY
 from learning.policy import TablePolicy
 from learning.staleness import StalenessGate, StalenessHistogram
@@ -96,11 +96,8 @@ class ParameterShard:
         self._applied: dict[int, BatchId] = {}
         self._pushes = self._repeats = self._moved_rows = 0
 
-    def exchange(self, worker: int, push: Push | None, pull: Pull | None) -> Rows | None:
-        """Apply `push`, then answer `pull`.
-
-        Returns:
-            The present rows of the pulled keys (none without a pull), or None: the pull has to wait.
+    def exchange(self, worker: int, push: Push | None, pull: Pull | None) -> Rows | Wait:
+        """Apply `push`; then the present rows of the keys of `pull` (none without one), or that it has to wait.
 
         Raises:
             StalePushError: the push belongs to no open pull of this worker.
@@ -108,21 +105,21 @@ class ParameterShard:
         """
         if push is not None:
             self._apply(worker, push)
-        if pull is None:
+        if pull is not None and not self._gate.enter(worker, pull.batch_id, pull.records):
+            return Wait(self._gate.pushed)
+        if pull is None or not pull.sizes:
             return Rows(np.empty(0, np.float32), None)
         opened = self._open.setdefault(worker, [])
-        if opened and opened[-1].pull.batch_id == pull.batch_id:  # asked again: another shard said wait
-            self._gate.forget(worker, opened.pop().pull.batch_id)
+        # Asked again, because another shard said wait: its rows are open, and only to be read again.
+        again = opened.pop() if opened and opened[-1].pull.batch_id == pull.batch_id else None
         assert len(opened) < PULLS_OPEN_MAX, f"worker {worker} has {len(opened)} pulls open"
-        if not self._gate.enter(worker, pull.batch_id, pull.records):
-            return None
-        return self._answer(opened, pull)
+        return self._answer(opened, pull, again)
 
     def exchange_packed(self, message: bytes) -> bytes:
         """`exchange` as bytes, at half the cost between processes."""
         return pack_answer(self.exchange(*unpack_call(message)))
 
-    def _answer(self, opened: list[_Ticket], pull: Pull) -> Rows:
+    def _answer(self, opened: list[_Ticket], pull: Pull, again: _Ticket | None) -> Rows:
         # Arrays that arrive from another process are read-only, which numba would compile for a second time.
         keys = pull.keys.copy()
         flat = np.empty(sum(n * width for n, width in zip(pull.sizes, self._widths, strict=True)), np.float32)
@@ -131,11 +128,16 @@ class ParameterShard:
         for t, table in enumerate(self._tables):
             part = slice(start, start + pull.sizes[t])
             sights = None if pull.sights is None else pull.sights[part]
-            rows = table.open(keys[part], sights, pull.records, pull.time_s, self._held_from(t, table.tick))
+            if again is None:
+                held_from = self._held_from(t, table.tick)
+                rows = table.open(keys[part], sights, pull.records, pull.time_s, held_from)
+            else:
+                rows = again.at[t]
             self._read(t, rows, keys[part], views[t])
             at.append(rows)
             start = part.stop
-        opened.append(_Ticket(pull, at, views, [table.tick for table in self._tables]))
+        ticks = [table.tick for table in self._tables] if again is None else again.ticks
+        opened.append(_Ticket(pull, at, views, ticks))
         nameless = self._names.nameless(pull, at)
         if all(self._keeps_all):
             return Rows(flat, None, nameless)
@@ -226,7 +228,7 @@ class ParameterShard:
             self._names.restore(t, table, tables[spec.name])
         self._open.clear()
         self._applied.clear()
-        self._gate = StalenessGate(self._gate.bound, self._gate.share_max)
+        self._gate = StalenessGate(self._gate.bound, self._gate.share_max, self._gate.pushed)
 
     def ask(self, question: Question) -> Found | Listed:
         """Answer a question about the rows as they are now."""

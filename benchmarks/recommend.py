@@ -85,7 +85,7 @@ class FullSort:
         self._rows = np.concatenate([table["items"].rows for table in tables])
         number = {int(key): place for place, key in enumerate(items.tolist())}
         self._ids = np.array([number[key] for key in keys.tolist()])
-        of_users = {}
+        of_users: dict[int, NDArray[np.float32]] = {}
         for table in tables:
             of_users |= dict(zip(table["users"].keys.tolist(), table["users"].rows, strict=True))
         self._users = [of_users[int(key)] for key in users[:1000]]
@@ -98,7 +98,7 @@ class FullSort:
         return [int(item) for item in ranked[: BEST + len(known)] if int(item) not in known][:BEST]
 
 
-def timed(function: Any, queries: list[int]) -> tuple[list[list[int]], NDArray[np.float64]]:
+def timed(function: Any, queries: list[int]) -> tuple[list[Any], NDArray[np.float64]]:
     """Answers, and milliseconds of each."""
     answers, times = [], []
     for user in queries:

@@ -51,7 +51,7 @@ class _WorkerActor:
             self._spec.worker,
             RayShards(self._shards, timeout_s),
             pipeline.learner.build(),
-            counts_sights=not all(policy.keeps_all for policy in pipeline.policies().values()),
+            has_policies=not all(policy.keeps_all for policy in pipeline.policies().values()),
             wait_timeout_s=timeout_s,
         )
         self._worker = build_worker(self._spec, store, RemoteCoordinator(self._coordinator, timeout_s))

@@ -33,7 +33,7 @@ class LocalCluster:
             self._holder = store = LocalStore(learner)
         else:
             shards = DirectShards(1, learner, policies)
-            self._holder, store = shards.shards[0], ShardedStore(0, shards, learner, counts_sights=True)
+            self._holder, store = shards.shards[0], ShardedStore(0, shards, learner, has_policies=True)
         self.coordinator = Coordinator(
             [tuple(spec.bounds)], learner.metrics(), pipeline.snapshots.interval_records, pipeline.records_max
         )

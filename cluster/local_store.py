@@ -10,6 +10,7 @@ import numpy as np
 from actors.ports import Pulled, StoreError
 from actors.shard import ParameterShard
 from actors.table_names import TableNames
+from learning.exchange import Rows
 from learning.keys import BIAS_KEY
 from learning.learner import TableRows
 from learning.table import Table
@@ -130,7 +131,7 @@ class DirectShards:
     def exchange(self, shard: int, worker: int, push: Push | None, pull: Pull | None) -> Any:
         """Call the shard; as over a wire, the answer is a copy."""
         answer = self.shards[shard].exchange(worker, push, pull)
-        return answer if answer is None else answer._replace(flat=answer.flat.copy())
+        return answer._replace(flat=answer.flat.copy()) if isinstance(answer, Rows) else answer
 
     def ask(self, shard: int, question: Question) -> Any:
         """Ask the shard."""

@@ -16,11 +16,11 @@ import numpy as np
 from actors.ports import Pulled, StoreError
 from cluster.naming import names_of
 from cluster.walks import Walk, begin_walk, carry_forward
-from learning.exchange import Pull, Push, Rows, newest_time_s
+from learning.exchange import Pull, Push, Rows, Wait, stream_time_s
 from learning.grouping import GroupedKeys, KeyGrouper
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
 
     from numpy.typing import NDArray
 
@@ -74,7 +74,8 @@ class ShardedStore:
     is pushed gets older rows; `wait` then takes that batch's own walk into them, as the shards do with theirs, so one
     worker computes exactly what `LocalStore` does.
 
-    `counts_sights`: some table admits keys by how often they were seen. `sleep` is used where a pull has to wait for
+    `has_policies`: some table holds keys back or drops them, so shards must know sights and times. `sleep` is used
+    where a pull has to wait for
     slower workers, `wait_timeout_s` at most.
     """
 
@@ -84,7 +85,7 @@ class ShardedStore:
         shards: ShardTransport,
         learner: Learner,
         *,
-        counts_sights: bool = False,
+        has_policies: bool = False,
         wait_timeout_s: float = 60.0,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
@@ -93,7 +94,7 @@ class ShardedStore:
         self._learner = learner
         self._widths = [spec.width for spec in learner.specs()]
         self._groupers = [KeyGrouper(len(shards), bias=spec.bias) for spec in learner.specs()]
-        self._counts_sights = counts_sights
+        self._has_policies = has_policies
         self._wait_timeout_s = wait_timeout_s
         self._sleep = sleep
         self._open: deque[_Asked] = deque()
@@ -172,11 +173,11 @@ class ShardedStore:
         }
         return _Call(references, self._pushes)
 
-    def _hear(self, call: _Call | None = None) -> dict[int, Rows | None]:
+    def _hear(self, call: _Call | None = None) -> dict[int, Rows | Wait]:
         """Wait for calls whose answers hold nothing but that they came, and for `call`; its answers by shard."""
         calls = [*self._unheard, call] if call is not None else [*self._unheard]
         self._unheard.clear()
-        answers: dict[int, Rows | None] = {}
+        answers: dict[int, Rows | Wait] = {}
         for each in calls:
             gathered = self._shards.gather([*each.references.values()])
             answers = dict(zip(each.references, gathered, strict=True))
@@ -184,48 +185,63 @@ class ShardedStore:
         return answers
 
     def _answers(self, asked: _Asked) -> list[Rows]:
-        """The shards' answers. A pull that has to wait is asked again where it has to, its wait bounded, and once it
-        is let in the other shards are asked again too: their rows are as old as the wait was long.
-        """
+        """The shards' answers. Where the pull has to wait it only asks whether it may come in, until it may."""
         answers = self._hear(asked.call)
-        waiting = [shard for shard, answer in answers.items() if answer is None]
+        waits = {shard: answer.pushed for shard, answer in answers.items() if isinstance(answer, Wait)}
+        if waits:
+            self._come_in(asked.batch, waits)
+            asked.carries = False  # the push that this pull was to overtake has gone before it
+            answers = self._hear(self._call(self._pulls(asked)))
+        return [answer for _, answer in sorted(answers.items()) if isinstance(answer, Rows)]
+
+    def _come_in(self, batch: Batch, waits: dict[int, int]) -> None:
+        """Ask the shards in `waits`, which had seen so many records pushed, until all of them let the batch in.
+
+        Raises:
+            StoreError: nobody has pushed for `wait_timeout_s`, so nobody makes room.
+
+        """
+        asking = Pull(batch.batch_id, len(batch), float("nan"), (), (), _NO_KEYS, _NOTHING, None)
         pause_s, waited_s = _PAUSE_MIN_S, 0.0
-        while any(answers[shard] is None for shard in waiting):
+        while waits:
             if waited_s > self._wait_timeout_s:
                 raise StoreError(
                     f"worker {self._worker} waited {waited_s:.0f} s for slower workers to push what they have pulled "
-                    f"(cluster.staleness_examples_max, staleness_share_max); one of them is stuck, look at their logs"
+                    f"(cluster.staleness_examples_max, staleness_share_max), and none did; look at their logs"
                 )
             self._sleep(pause_s)
             waited_s, pause_s = waited_s + pause_s, min(2 * pause_s, _PAUSE_MAX_S)
-            asked.carries = False  # the push that this pull was to overtake goes before it now
-            answers |= self._hear(self._call(self._pulls(asked, waiting)))
-        if waiting:
-            others = [shard for shard in answers if shard not in waiting]
-            answers |= self._hear(self._call(self._pulls(asked, others)))
-        return [answer for _, answer in sorted(answers.items()) if answer is not None]
+            pulls = [asking if shard in waits else None for shard in range(len(self._shards))]
+            answers = self._hear(self._call(pulls))
+            still = {shard: answers[shard] for shard in waits}
+            seen, waits = waits, {s: answer.pushed for s, answer in still.items() if isinstance(answer, Wait)}
+            if any(pushed > seen[shard] for shard, pushed in waits.items()):
+                waited_s = 0.0
 
-    def _pulls(self, asked: _Asked, shards: Sequence[int] | None = None) -> list[Pull | None]:
-        """The pull as each shard gets it, or only `shards`."""
-        batch, time_s = asked.batch, newest_time_s(asked.batch)
-        pulls: list[Pull | None] = [None] * len(self._shards)
-        for shard in range(len(self._shards)) if shards is None else shards:
+    def _pulls(self, asked: _Asked) -> list[Pull | None]:
+        """The pull as each shard gets it."""
+        batch = asked.batch
+        time_s = stream_time_s(batch) if self._has_policies else float("nan")
+        pulls: list[Pull | None] = []
+        for shard in range(len(self._shards)):
             grouped = [(g, slice(g.bounds[shard], g.bounds[shard + 1])) for g in asked.grouped]
             carried = [g.carried_of(shard) if asked.carries else _NOTHING for g, _ in grouped]
-            pulls[shard] = Pull(
-                batch_id=batch.batch_id,
-                records=len(batch),
-                time_s=time_s,
-                sizes=tuple(int(part.stop - part.start) for _, part in grouped),
-                carries=tuple(map(len, carried)),
-                keys=_joined([g.keys[part] for g, part in grouped]),
-                carried=_joined(carried),
-                sights=_joined([g.sights[part] for g, part in grouped]) if self._counts_sights else None,
+            pulls.append(
+                Pull(
+                    batch_id=batch.batch_id,
+                    records=len(batch),
+                    time_s=time_s,
+                    sizes=tuple(int(part.stop - part.start) for _, part in grouped),
+                    carries=tuple(map(len, carried)),
+                    keys=_joined([g.keys[part] for g, part in grouped]),
+                    carried=_joined(carried),
+                    sights=_joined([g.sights[part] for g, part in grouped]) if self._has_policies else None,
+                )
             )
         return pulls
 
 
-_NOTHING = np.empty(0, np.int32)
+_NOTHING, _NO_KEYS = np.empty(0, np.int32), np.empty(0, np.uint64)
 
 
 def _joined(parts: list[NDArray[Any]]) -> NDArray[Any]:

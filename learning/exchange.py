@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from learning.batch import Batch, BatchId
     from learning.texts import TextColumn
 
-__all__ = ["Named", "Pull", "Push", "Rows", "newest_time_s", "split_carried", "split_rows"]
+__all__ = ["Named", "Pull", "Push", "Rows", "Wait", "split_carried", "split_rows", "stream_time_s"]
 
 
 class Named(NamedTuple):
@@ -45,9 +45,10 @@ class Pull(NamedTuple):
     """The distinct keys of a batch that this shard owns.
 
     Attributes:
-        batch_id: names the pull; a pull of the same batch replaces it.
+        batch_id: names the pull; a pull of the same batch again only reads its rows again.
         records: records of the batch, all of them, whatever their keys: what staleness and expiry are counted in.
-        time_s: the newest time of the batch's records in unix seconds; NaN where they have none.
+        time_s: the stream's time in the batch (`stream_time_s`); NaN where it has none.
+        sizes: of each table how many keys; empty: it is only asked whether the pull may come in.
         keys: u64; of each table `sizes[t]` keys.
         carried: i32; of each table, the first `carries[t]` keys are those of the worker's pull before this one that
             it has not pushed yet: their places in that pull. Its walk over them will be carried forward.
@@ -79,6 +80,12 @@ class Rows(NamedTuple):
     nameless: NDArray[np.int32] | None = None
 
 
+class Wait(NamedTuple):
+    """The answer to a pull that has to wait; `pushed`: records pushed so far, by which progress can be told."""
+
+    pushed: int
+
+
 def split_rows(
     flat: NDArray[np.float32], sizes: Sequence[int], widths: Sequence[int]
 ) -> list[NDArray[np.float32]]:
@@ -96,10 +103,13 @@ def split_carried(pull: Pull) -> list[NDArray[np.int32]]:
     return [pull.carried[start:end] for start, end in itertools.pairwise(ends)]
 
 
-def newest_time_s(batch: Batch) -> float:
-    """The newest event time of a batch, else its newest time of production; NaN where its records have neither."""
+def stream_time_s(batch: Batch) -> float:
+    """The middle event time of a batch, else its middle time of production, in unix seconds; NaN where it has neither.
+
+    The middle and not the newest: one record with an absurd time must not age all others.
+    """
     for times_s in (batch.event_times_s, batch.produced_s):
-        newest = float(np.fmax.reduce(times_s, initial=-np.inf))
-        if np.isfinite(newest):
-            return newest
+        known = times_s[np.isfinite(times_s)]
+        if len(known):
+            return float(np.partition(known, len(known) // 2)[len(known) // 2])
     return float("nan")

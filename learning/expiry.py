@@ -1,10 +1,14 @@
 """Expiry: the batch in which each row was last wanted, and which of these batches are too old.
 
-A batch is a tick. Let R(t) be the records of batches 1 .. t, and T(t) the stream's newest time in them (before any time
-is known, the first one that will be). A row last wanted at tick u is too old for batch t if
+A batch is a tick. Let R(t) be the records of batches 1 .. t, and T(t) the stream's newest time in them, each batch's
+being its middle one (before any time is known, the first one that will be). A row last wanted at tick u is too old
+for batch t if
 
     R(t - 1) - R(u) >= expire_after_records    no batch in between wanted it, and these are their records
     T(t) - T(u)     >= expire_after_s
+
+T never goes back, and does not follow one batch that is ahead by more than expire_after_s (an absurd time, or a batch
+without event times beside ones that have them): only once CONFIRMED batches in a row agree on such a leap is it taken.
 
 Both grow with t - u, so one tick c says it all: rows with u <= c are too old (`StreamAge`). The ticks that may still
 matter are kept, with R and T, at most HISTORY_MAX of them: then every other one is dropped, and rows stay a little
@@ -31,6 +35,8 @@ __all__ = ["HISTORY_MAX", "STAMP_NEVER", "LastUse", "StreamAge", "rebase", "samp
 
 HISTORY_MAX = 1 << 16
 
+CONFIRMED = 8
+
 STAMP_NEVER = 2**32 - 1
 
 _SAMPLE = 4096
@@ -56,7 +62,8 @@ class StreamAge:
     def restart(self, tick: int) -> None:
         """Begin anew: `tick` is the oldest that any row has, and no time is known."""
         self._records = 0
-        self._time_s = math.nan
+        self._time_s = self._leap_s = math.nan
+        self._leaps = 0
         self._first, self._end = 0, 1
         self._history[0] = (tick, 0, math.nan)
         self._cutoff = tick - 1
@@ -69,13 +76,23 @@ class StreamAge:
             if math.isnan(self._time_s):
                 self._history[: self._end, 2] = time_s
                 self._time_s = time_s
-            self._time_s = max(self._time_s, time_s)
+            self._time_s = max(self._time_s, self._confirmed(time_s))
         while self._first < self._end and self._too_old(*self._history[self._first].tolist()):
             self._cutoff = int(self._history[self._first, 0])
             self._first += 1
         self._records += records
         self._append(tick)
         return self._cutoff
+
+    def _confirmed(self, time_s: float) -> float:
+        """`time_s`, unless it leaps ahead and has not been confirmed; then the time as it was."""
+        if time_s < self._time_s + self._after_s:
+            self._leaps = 0
+            return time_s
+        near = self._leaps and abs(time_s - self._leap_s) < self._after_s
+        self._leaps = self._leaps + 1 if near else 1
+        self._leap_s = time_s
+        return time_s if self._leaps >= CONFIRMED else self._time_s
 
     def _too_old(self, _tick: float, records: float, time_s: float) -> bool:
         return self._records - records >= self._after_records or self._time_s - time_s >= self._after_s

@@ -58,6 +58,8 @@ if TYPE_CHECKING:
 __all__ = ["Factors"]
 
 _USERS, _ITEMS, _SCALE, _SEEN = range(4)
+_WEIGHT_MAX = np.float32(1e6)
+"""A record of a larger weight counts as this one: with ratings up to 1e9 the sums of `scale` stay far from infinity."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,17 +98,16 @@ class Factors(FactorParameters):
         """
         users, items, scale = tables[_USERS], tables[_ITEMS], tables[_SCALE]
         state = (users.rows, users.index, items.rows, items.index, scale.rows, scale.bias)
+        weights = np.minimum(batch.weights, _WEIGHT_MAX)
         if self.remember_seen:
             write_seen(tables[_SEEN].rows, tables[_SEEN].index, batch.labels)
         if self.feedback == "explicit":
             out = np.empty(len(batch))
-            learn_ratings(
-                *state, batch.labels, batch.weights, self.noise, self.prior, self.keep, self.bounds, out
-            )
+            learn_ratings(*state, batch.labels, weights, self.noise, self.prior, self.keep, self.bounds, out)
             return out
         out = np.empty((len(batch), 1 + self.negatives))
         place = (np.uint64(self.seed), batch.batch_id.partition, batch.batch_id.first_offset)
-        learn_choices(*state, batch.labels, batch.weights, place, self.prior, self.keep, out)
+        learn_choices(*state, batch.labels, weights, place, self.prior, self.keep, out)
         return out
 
     def predict(self, tables: Sequence[TableRows], batch: Batch) -> NDArray[np.float64]:

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
 __all__ = ["TablePolicy"]
+
+_ADMIT_AFTER_MAX = 255
+"""Sights are counted in bytes."""
+_WAITING_MAX = 2**31
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +36,12 @@ class TablePolicy:
             raise ValueError("admit_after and waiting_max should be 1 or more")
         if self.admission not in ("bloom", "exact"):
             raise ValueError(f"admission should be bloom or exact, but is {self.admission!r}")
+        if self.admit_after > _ADMIT_AFTER_MAX or self.waiting_max > _WAITING_MAX:
+            raise ValueError(
+                f"admit_after is at most {_ADMIT_AFTER_MAX}, waiting_max at most {_WAITING_MAX:,}"
+            )
+        if not math.isfinite(self.expire_after_s):
+            raise ValueError(f"expire_after_s should be a number of seconds, but is {self.expire_after_s}")
         if min(self.expire_after_records, self.expire_after_s, self.rows_max) < 0:
             raise ValueError("expire_after_records, expire_after_s and rows_max should be 0 (off) or more")
 

@@ -73,7 +73,12 @@ class StalenessGate:
     """Workers in the order in which they began to wait."""
 
     def enter(self, worker: int, pull: object, records: int) -> bool:
-        """Open `pull` (any name that is unique for the worker) of `records` records, or say that it has to wait."""
+        """Open `pull` (any name that is unique for the worker) of `records` records, or say that it has to wait.
+
+        One that is open already stays so.
+        """
+        if (worker, pull) in self._open:
+            return True
         if self.bound is not None or self.share_max is not None:
             first = next(iter(self._waiting), worker)
             if first != worker or not self._fits(worker, records):
@@ -93,10 +98,6 @@ class StalenessGate:
                 other.age += mine.records
         self.staleness_max = max(self.staleness_max, mine.age)
         return mine.age
-
-    def forget(self, worker: int, pull: object) -> None:
-        """The pull will never be pushed."""
-        self._open.pop((worker, pull), None)
 
     def _fits(self, worker: int, records: int) -> bool:
         bound = math.inf if self.bound is None else self.bound

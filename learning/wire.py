@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from learning.batch import BatchId
-from learning.exchange import Named, Pull, Push, Rows
+from learning.exchange import Named, Pull, Push, Rows, Wait
 from learning.texts import TextColumn
 
 if TYPE_CHECKING:
@@ -30,8 +30,8 @@ __all__ = ["pack_answer", "pack_call", "unpack_answer", "unpack_call"]
 
 _DTYPES = tuple(np.dtype(name) for name in ("<f4", "<u8", "<i4", "<i8", "|u1"))
 _CODES = {dtype: code for code, dtype in enumerate(_DTYPES)}
-_WAIT = b""
-"""The answer to a pull that has to wait."""
+_WAIT_BYTES = 8
+"""The answer to a pull that has to wait is one number; any other is longer."""
 
 
 def pack_call(worker: int, push: Push | None, pull: Pull | None) -> bytes:
@@ -72,20 +72,20 @@ def unpack_call(message: bytes) -> tuple[int, Push | None, Pull | None]:
     return worker, push, pull
 
 
-def pack_answer(rows: Rows | None) -> bytes:
+def pack_answer(rows: Rows | Wait) -> bytes:
     """A shard's answer."""
-    if rows is None:
-        return _WAIT
+    if isinstance(rows, Wait):
+        return rows.pushed.to_bytes(_WAIT_BYTES, "little")
     absent = () if rows.absent is None else rows.absent
     numbers = [rows.absent is not None, len(absent), rows.nameless is not None]
     nameless = () if rows.nameless is None else (rows.nameless,)
     return _pack(numbers, [], [rows.flat, *absent, *nameless])
 
 
-def unpack_answer(message: bytes) -> Rows | None:
+def unpack_answer(message: bytes) -> Rows | Wait:
     """What `pack_answer` packed."""
-    if message == _WAIT:
-        return None
+    if len(message) == _WAIT_BYTES:
+        return Wait(int.from_bytes(message, "little"))
     numbers, _, arrays = _unpack(message)
     has_absent, count, has_nameless = next(numbers), next(numbers), next(numbers)
     flat, absent = next(arrays), tuple(next(arrays) for _ in range(count))

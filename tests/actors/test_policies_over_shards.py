@@ -22,7 +22,7 @@ def run(
 ) -> tuple[np.ndarray, DirectShards]:
     """Predictions and shards after one worker has learnt a stream in batches of 50."""
     direct = DirectShards(shards, LEARNER, {"weights": policy})
-    store = ShardedStore(0, direct, LEARNER, counts_sights=True)
+    store = ShardedStore(0, direct, LEARNER, has_policies=True)
     coordinator = Coordinator([(0,)], LEARNER.metrics(), 0, None)
     rig = Rig(LEARNER, store, ListSource(cut(stream(records), 50)), coordinator, in_flight=in_flight)
     rig.build().run()

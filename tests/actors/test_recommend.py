@@ -36,7 +36,7 @@ def learnt(
 ) -> DirectShards:
     """Shards after one worker has learnt the ratings in batches of 100."""
     direct = DirectShards(shards, learner, policies)
-    store = ShardedStore(0, direct, learner, counts_sights=policies is not None)
+    store = ShardedStore(0, direct, learner, has_policies=policies is not None)
     source = ListSource(cut(ratings(RECORDS), 100) if batches is None else batches)
     Rig(learner, store, source, Coordinator([(0,)], learner.metrics(), 0, None)).build().run()
     return direct

@@ -7,8 +7,9 @@ import pytest
 
 from actors.shard import ParameterShard, StalePushError
 from learning.batch import BatchId
-from learning.exchange import Pull, Push
+from learning.exchange import Pull, Push, Rows, Wait
 from learning.ftrl import Ftrl
+from learning.policy import TablePolicy
 from tests.direct import rows_by_key
 
 KEYS = np.array([3, 5, 8], np.uint64)
@@ -25,7 +26,7 @@ def pull(batch_id: BatchId, keys: np.ndarray = KEYS, carried: np.ndarray = NO_PL
 def ask(shard: ParameterShard, worker: int, push: Push | None, wanted: Pull) -> np.ndarray:
     """The rows of a pull that need not wait."""
     answer = shard.exchange(worker, push, wanted)
-    assert answer is not None
+    assert isinstance(answer, Rows)
     assert answer.absent is None
     return answer.flat.reshape(-1, 2).copy()
 
@@ -110,7 +111,7 @@ def test_rows_handed_out_do_not_change_while_others_push() -> None:
     """A worker's base is its own copy."""
     shard = ParameterShard(0, Ftrl())
     mine = shard.exchange(0, None, pull(FIRST))
-    assert mine is not None
+    assert isinstance(mine, Rows)
     before = mine.flat.copy()
     theirs = ask(shard, 1, None, pull(FIRST))
     shard.exchange(1, push(FIRST, walked(theirs, 2.0)), None)
@@ -118,18 +119,48 @@ def test_rows_handed_out_do_not_change_while_others_push() -> None:
 
 
 def test_a_pull_that_would_be_too_stale_waits_and_is_asked_again() -> None:
-    """A bound of 15 records lets two pulls of 10 be open, until one of them is 10 behind; a repeat replaces a pull."""
+    """A bound of 15 records lets two pulls of 10 be open, until one of them is 10 behind."""
     shard = ParameterShard(0, Ftrl(), staleness_examples_max=15)
     end = walked(ask(shard, 0, None, pull(FIRST)), 1.0)
     ask(shard, 1, None, pull(BatchId(1, 0, 10)))
-    assert shard.exchange(0, push(FIRST, end), pull(SECOND)) is None
-    assert shard.exchange(0, None, pull(SECOND)) is None
+    assert shard.exchange(0, push(FIRST, end), pull(SECOND)) == Wait(10)
+    assert shard.exchange(0, None, pull(SECOND)) == Wait(10)
     shard.exchange(1, push(BatchId(1, 0, 10), np.zeros((3, 2), np.float32)), None)
     assert np.array_equal(ask(shard, 0, None, pull(SECOND)), end)
     assert np.array_equal(ask(shard, 0, None, pull(SECOND)), end)
     shard.exchange(0, push(SECOND, end), None)
     status = shard.status()
     assert (status["waits"], status["staleness_max"]) == (2, 10)
+
+
+def test_a_pull_that_is_asked_again_reads_its_rows_again_and_counts_once() -> None:
+    """Another shard said wait: what this one gave is old by now, but its keys were seen, and its rows opened, once."""
+    policy = TablePolicy(admit_after=2, admission="exact")
+    shard = ParameterShard(1, Ftrl(), {"weights": policy})
+    for _ in range(3):
+        answer = shard.exchange(0, None, pull(FIRST))
+        assert isinstance(answer, Rows)
+        assert answer.absent is not None
+        assert len(answer.absent[0]) == 3, "seen once, however often it is asked"
+    kept, theirs = ParameterShard(1, Ftrl()), BatchId(1, 0, 10)
+    ask(kept, 0, None, pull(FIRST))
+    end = walked(ask(kept, 1, None, pull(theirs)), 1.0)
+    kept.exchange(1, push(theirs, end), None)
+    assert np.array_equal(ask(kept, 0, None, pull(FIRST)), end)
+    kept.exchange(0, push(FIRST, end), None)
+    assert kept.status()["moved_rows"] == 0, "the base is what was read last"
+
+
+def test_a_question_whether_a_pull_may_come_in_opens_the_door_and_no_rows() -> None:
+    """Who waits sends no keys; once it may come in, the pull itself is not held up by those who have come since."""
+    shard = ParameterShard(0, Ftrl(), staleness_examples_max=0)
+    question = Pull(SECOND, 10, float("nan"), (), (), np.empty(0, np.uint64), NO_PLACES, None)
+    answer = shard.exchange(0, None, question)
+    assert isinstance(answer, Rows)
+    assert not len(answer.flat)
+    assert shard.status()["tables"]["weights"]["rows"] == 0
+    assert shard.exchange(1, None, pull(FIRST)) == Wait(0)
+    assert not ask(shard, 0, None, pull(SECOND)).any()
 
 
 def test_a_restored_shard_goes_on_from_the_state_and_forgets_open_pulls() -> None:

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from learning import bounded
 from learning.birth import Birth
 from learning.bounded import BoundedTable
+from learning.expiry import CONFIRMED
 from learning.keys import BIAS_KEY, segment_of
 from learning.policy import TablePolicy
 
@@ -34,11 +35,21 @@ class Model:
     waiting: dict[int, int] = field(default_factory=dict)
     records: list[int] = field(default_factory=lambda: [0])  # R(t) of tick t
     times_s: list[float] = field(default_factory=lambda: [math.nan])
+    leaps: list[float] = field(default_factory=list)
+
+    def believed(self, time_s: float) -> float:
+        """NaN for a time that leaps ahead of the newest, until so many in a row agree."""
+        if math.isnan(time_s) or not time_s >= self.times_s[-1] + (self.policy.expire_after_s or math.inf):
+            self.leaps = self.leaps if math.isnan(time_s) else []
+            return time_s
+        agrees = self.leaps and abs(time_s - self.leaps[-1]) < self.policy.expire_after_s
+        self.leaps = [*self.leaps, time_s] if agrees else [time_s]
+        return time_s if len(self.leaps) >= CONFIRMED else math.nan
 
     def open(self, sights: dict[int, int], records: int, time_s: float, held_from: int) -> set[int]:
         """The keys that have a row now."""
         tick = len(self.records)
-        newest = [time for time in (*self.times_s, time_s) if not math.isnan(time)]
+        newest = [time for time in (*self.times_s, self.believed(time_s)) if not math.isnan(time)]
         self.times_s.append(max(newest, default=math.nan))
         for key, (_, used) in list(self.rows.items()):
             if key != int(BIAS_KEY) and used < min(held_from, tick) and self._too_old(used):

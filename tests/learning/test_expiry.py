@@ -8,7 +8,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from learning.expiry import STAMP_NEVER, StreamAge, rebase, sample, sweep, touch
+from learning.expiry import CONFIRMED, STAMP_NEVER, StreamAge, rebase, sample, sweep, touch
 
 
 @given(st.lists(st.integers(0, 9), max_size=200), st.integers(1, 60))
@@ -67,3 +67,14 @@ def test_stamps_begin_again_without_losing_their_order() -> None:
     stamps = np.array([0, 3, 10, 12, STAMP_NEVER], np.uint32)
     rebase(stamps, 8)
     assert stamps.tolist() == [0, 1, 2, 4, STAMP_NEVER]
+
+
+def test_one_absurd_time_ages_nobody_and_a_lasting_leap_is_believed() -> None:
+    """A batch in milliseconds, or by another clock, among batches of seconds; and a stream that slept for months."""
+    age = StreamAge(0, 30.0)
+    assert all(age.advance(tick, 1, float(tick)) < 1 for tick in range(1, 10))
+    assert age.advance(10, 1, 1.7e12) < 1
+    assert age.advance(11, 1, 11.0) < 1
+    cutoffs = [age.advance(12 + i, 1, 1e6 + i) for i in range(CONFIRMED)]
+    assert all(cutoff < 1 for cutoff in cutoffs[:-1])
+    assert cutoffs[-1] >= 11, "the leap is real: what came before it is too old"

@@ -176,3 +176,12 @@ def test_a_parameter_that_cannot_be_is_refused(wrong: dict, word: str) -> None:
     """A pipeline file is wrong: the sentence names the field."""
     with pytest.raises(ValueError, match=word):
         Factors(**wrong)
+
+
+def test_records_of_absurd_weight_and_rating_leave_everything_finite() -> None:
+    """Weights up to the largest float and ratings up to 1e9: nothing becomes NaN, then or for those who come after."""
+    store = Store(Factors(factors=4))
+    labels, weights = [3.0, 4.0, 1e9, -1e9, 3.0, 2.0], [1.0, 2e38, 2e38, 3e38, 1.0, 1.0]
+    found = store.learn(ratings([1, 2, 3, 1, 2, 3], [1, 2, 3, 3, 1, 2], labels, weights))
+    assert np.isfinite(found).all()
+    assert all(np.isfinite(table.rows).all() for table in store.tables)

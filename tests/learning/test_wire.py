@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from learning.batch import BatchId
-from learning.exchange import Named, Pull, Push, Rows
+from learning.exchange import Named, Pull, Push, Rows, Wait
 from learning.texts import TextColumn
 from learning.wire import pack_answer, pack_call, unpack_answer, unpack_call
 
@@ -35,8 +35,8 @@ def pushes(draw: Any) -> Push:
 
 @st.composite
 def pulls(draw: Any) -> Pull:
-    """Of one to three tables, with and without carried keys and sights."""
-    seed, of_tables = draw(seeds), draw(st.lists(sizes, min_size=1, max_size=3))
+    """Of no to three tables, with and without carried keys and sights."""
+    seed, of_tables = draw(seeds), draw(st.lists(sizes, max_size=3))
     carries = tuple(draw(st.integers(0, size)) for size in of_tables)
     total = sum(of_tables)
     sights = drawn(seed, total, np.uint8) if draw(st.booleans()) else None
@@ -76,4 +76,4 @@ def test_an_answer_arrives_as_it_was_given(
         None if nameless is None else drawn(seed, nameless, np.int32),
     )
     assert same(unpack_answer(pack_answer(rows)), rows)
-    assert unpack_answer(pack_answer(None)) is None
+    assert unpack_answer(pack_answer(Wait(seed))) == Wait(seed)
