@@ -290,7 +290,7 @@ def on_ray(records: int) -> None:
 
     stream, ftrl = zipf_stream(records), Ftrl()
     reference = sequential(stream, ftrl)[0]
-    warm_up(ftrl.kind)
+    warm_up(ftrl)
     print(f"{machine()}; {records:,} records, batches of {RAY_SIZE}, sequential {reference:.6f}\n")
     print("| workers | share of staleness | % above sequential | simulated | staleness p50 / p99 / max | s |")
     print("|--:|--:|--:|--:|--:|--:|")

@@ -35,6 +35,7 @@ from cluster.config import build_pipeline
 from cluster.job import run_job
 from cluster.loopback import stay_on_loopback
 from cluster.warm import warm_up
+from learning.ftrl import Ftrl
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -164,7 +165,7 @@ def main(
     counts = {"json": records, "arrow": arrow_records}
     calls = contestants({name for name in only.split(",") if name})
     rates: dict[tuple[str, str], list[float]] = {key: [] for key in calls}
-    warm_up("ftrl")
+    warm_up(Ftrl())
     with tempfile.TemporaryDirectory(prefix="millrace-bench-") as folder:
         topics = {"json": PARTITIONS, "arrow": PARTITIONS}
         with BrokerProcess(Path(folder) / "broker", topics=topics) as broker:

@@ -87,7 +87,7 @@ def run_job(
         status = "FAILED"
         try:
             with console.status("compiling kernels (half a minute, the first time only)"):
-                warm_up(pipeline.learner.kind, pipeline.policies().values())
+                warm_up(pipeline.learner.build(), pipeline.policies().values())
             with _started(pipeline, specs, console, local=local) as cluster:
                 with console.status("opening the MLflow run"):
                     log.wait_opened(_MLFLOW_OPEN_TIMEOUT_S)

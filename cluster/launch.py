@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
     from actors.ports import Tables
     from cluster.config import Pipeline
+    from learning.learner import Learner
     from learning.policy import TablePolicy
 
 __all__ = ["RayCluster"]
@@ -45,7 +46,7 @@ class _WorkerActor:
     def open(self) -> None:
         """Load kernels and open streams. Not in the constructor, whose errors Ray reports without their type."""
         pipeline = self._spec.pipeline
-        warm_up(pipeline.learner.kind, pipeline.policies().values())
+        warm_up(pipeline.learner.build(), pipeline.policies().values())
         timeout_s = pipeline.cluster.call_timeout_s
         store = ShardedStore(
             self._spec.worker,
@@ -120,9 +121,9 @@ class RayCluster:
     def _await_start(self) -> None:
         """Wait (bounded) until every actor has loaded its kernels and every worker has opened its streams."""
         timeout_s = self._pipeline.cluster.actor_start_timeout_s
-        kind, policies = self._pipeline.learner.kind, list(self._pipeline.policies().values())
+        learner, policies = self._pipeline.learner.build(), list(self._pipeline.policies().values())
         loaded = (*self.shards, self.coordinator.handle)
-        refs = [actor.__ray_call__.remote(_load_kernels, kind, policies) for actor in loaded]
+        refs = [actor.__ray_call__.remote(_load_kernels, learner, policies) for actor in loaded]
         refs += [worker.open.remote() for worker in self.workers]
         ready, waiting = ray.wait(refs, num_returns=len(refs), timeout=timeout_s)
         if waiting:
@@ -193,6 +194,6 @@ class RayCluster:
         self._session.close()
 
 
-def _load_kernels(_actor: object, kind: str, policies: list[TablePolicy]) -> None:
+def _load_kernels(_actor: object, learner: Learner, policies: list[TablePolicy]) -> None:
     """Runs in an actor's process: loading compiled kernels takes half a second there, better now than in the stream."""
-    warm_up(kind, policies)
+    warm_up(learner, policies)

@@ -18,7 +18,6 @@ from cluster.streams.file_source import encode_arrow
 from learning.batch import BatchId
 from learning.bounded import BoundedTable
 from learning.encoding import NumericEncoder, merge_stats
-from learning.learners import LEARNERS
 from learning.table import Table
 
 if TYPE_CHECKING:
@@ -32,15 +31,14 @@ __all__ = ["warm_up"]
 _RECORD = b'{"id":"a","ts":1.5,"features":{%s"x":0.5,"c":"text"},"label":1}'
 
 
-def warm_up(kind: str, policies: Collection[TablePolicy] = ()) -> None:
-    """Take records the whole way to a learner of `kind`; half a minute on a new machine, later a second or two.
+def warm_up(learner: Learner, policies: Collection[TablePolicy] = ()) -> None:
+    """Take records the whole way to `learner`; half a minute on a new machine, later a second or two.
 
     Tables are made to grow, and to do what `policies` say.
 
     One comes as JSON and one by Arrow, whose first conversion to numpy imports pandas: half a second that would else
     pass in the stream.
     """
-    learner: Learner = LEARNERS[kind]()
     roles = b"".join(b'"%s":"1",' % role.encode() for role in learner.roles)
     values = [_RECORD % roles, _arrow(learner.roles)]
     messages = Messages(0, np.arange(2, dtype=np.int64), values, np.zeros(2), 2)
