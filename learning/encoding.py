@@ -111,7 +111,8 @@ def merge_stats(
     """Statistics of the joined streams from those of its parts (Chan, Golub & LeVeque 1983), parts in order."""
     merged = Table(STATS_WIDTH, dtype=np.float64, rows_initial=64)
     for keys, stats in parts:
-        at = merged.locate(keys)
+        # What comes from another process is read-only, for which numba would compile anew, in the stream.
+        at = merged.locate(keys.copy())
         count, mean, spread = merged.rows[at].T
         total = np.maximum(count + stats[:, 0], 1.0)
         delta = stats[:, 1] - mean
