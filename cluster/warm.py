@@ -34,10 +34,8 @@ _RECORD = b'{"id":"a","ts":1.5,"features":{%s"x":0.5,"c":"text"},"label":1}'
 def warm_up(learner: Learner, policies: Collection[TablePolicy] = ()) -> None:
     """Take records the whole way to `learner`; half a minute on a new machine, later a second or two.
 
-    Tables are made to grow, and to do what `policies` say.
-
-    One comes as JSON and one by Arrow, whose first conversion to numpy imports pandas: half a second that would else
-    pass in the stream.
+    Tables are made to grow, and to do what `policies` say. One record comes as JSON and one by Arrow, whose first
+    conversion to numpy imports pandas: half a second that would else pass in the stream.
     """
     roles = b"".join(b'"%s":"1",' % role.encode() for role in learner.roles)
     values = [_RECORD % roles, _arrow(learner.roles)]
@@ -62,7 +60,7 @@ def warm_up(learner: Learner, policies: Collection[TablePolicy] = ()) -> None:
         _apply(policy)
     if learner.named:
         recommender = Recommender(shards, learner)
-        recommender.recommend("1", 1)
+        recommender.recommend("1", 1, exclude_seen=False)  # a learner may not remember what was seen
         recommender.similar("1", 1)
 
 
