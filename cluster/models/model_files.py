@@ -12,21 +12,29 @@ folder can put other numbers there, but nothing that runs.
 from __future__ import annotations
 
 import hashlib
-import json
 import math
 import os
-import re
 import tomllib
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from cluster.models.array_files import (
+    ARRAY_NAME,
+    ArrayFacts,
+    ArrayFileError,
+    read_array,
+    regular_file,
+    sha256_of,
+    sync_folder,
+)
 from cluster.models.model_layout import layout_problems
 from cluster.models.redaction import without_secrets
+from cluster.models.signed_json import SignedJsonError, parse_signed, render_signed
 
 __all__ = [
     "MANIFEST",
@@ -41,10 +49,7 @@ __all__ = [
 MANIFEST = "manifest.json"
 FORMAT = 1
 
-_DTYPES = frozenset({"<u8", "<i8", "<u4", "<i4", "<f8", "<f4", "|u1", "|b1"})
-_ARRAY_NAME = re.compile(r"[A-Za-z0-9_]{1,60}(\.[A-Za-z0-9_]{1,60}){0,3}", re.ASCII)
 _MANIFEST_BYTES_MAX = 16 * 2**20
-_HEADER_BYTES_MAX = 10_000
 
 
 class ModelFilesError(Exception):
@@ -96,7 +101,7 @@ def write_model(folder: str | Path, state: ModelState) -> None:
         file.flush()
         os.fsync(file.fileno())
     temporary.rename(folder / MANIFEST)
-    _sync_folder(folder)
+    sync_folder(folder)
 
 
 def read_model(folder: str | Path) -> ModelState:
@@ -123,22 +128,15 @@ def read_manifest(folder: str | Path) -> dict[str, Any]:
     path = _inside(Path(folder), MANIFEST)
     if path.stat().st_size > _MANIFEST_BYTES_MAX:
         raise _foreign(path, f"it is longer than {_MANIFEST_BYTES_MAX} bytes")
-    raw = path.read_bytes()
     try:
-        manifest = json.loads(raw)
-        claimed = {name: value for name, value in manifest.items() if name != "sha256"}
-        intact = _render(claimed) == raw
-    except (ValueError, AttributeError, RecursionError) as error:
-        raise _foreign(path, f"it is no JSON object as we write it ({error})") from error
-    if not intact:
-        raise ModelFilesError(
-            f"{path} does not match its own checksum; the copy is damaged, fetch the model again"
-        )
+        manifest, _ = parse_signed(path.read_bytes())
+    except SignedJsonError as error:
+        raise _foreign(path, str(error)) from error
     if manifest.get("format") != FORMAT:
         raise _foreign(
             path, f"expected format {FORMAT}, but came {manifest.get('format')!r}; use its code version"
         )
-    return claimed
+    return manifest
 
 
 @cache
@@ -159,61 +157,29 @@ def _write_array(folder: Path, name: str, array: NDArray[Any]) -> dict[str, Any]
         np.lib.format.write_array(file, np.ascontiguousarray(array), version=(1, 0), allow_pickle=False)
         file.flush()
         os.fsync(file.fileno())
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    return {"name": name, "dtype": array.dtype.str, "shape": list(array.shape), "sha256": digest}
+    return {"name": name, "dtype": array.dtype.str, "shape": list(array.shape), "sha256": sha256_of(path)}
 
 
 def _read_array(folder: Path, entry: dict[str, Any]) -> NDArray[Any]:
     path = _inside(folder, f"{entry['name']}.npy")
-    dtype, shape = entry["dtype"], tuple(int(size) for size in entry["shape"])
-    if dtype not in _DTYPES or not all(0 <= size < 2**40 for size in shape):
-        raise _foreign(path, f"the manifest gives it dtype {dtype!r} and shape {shape}, which no model has")
-    with path.open("rb") as file:
-        if hashlib.file_digest(file, "sha256").hexdigest() != entry["sha256"]:
-            raise ModelFilesError(
-                f"{path} does not match its checksum; it is truncated or damaged, fetch it again"
-            )
-        file.seek(0)
-        header = _npy_header(path, file)
-        if header != (shape, False, np.dtype(dtype)):
-            raise _foreign(path, f"expected {dtype} {shape} in C order, but its header says {header}")
-        count = math.prod(shape)
-        # Sizes first: numpy would reserve memory for as many numbers as a header claims.
-        if path.stat().st_size - file.tell() != count * np.dtype(dtype).itemsize:
-            raise _foreign(
-                path, f"expected {count} numbers of {dtype} after its header, but its size is different"
-            )
-        return np.fromfile(file, np.dtype(dtype), count).reshape(shape)
-
-
-def _npy_header(path: Path, file: BinaryIO) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
-    """Shape, Fortran order and dtype of a .npy file of version 1.0; leaves `file` at the first number."""
+    shape = tuple(int(size) for size in entry["shape"])
     try:
-        if np.lib.format.read_magic(file) != (1, 0):
-            raise _foreign(path, "it is no .npy file of version 1.0")
-        return np.lib.format.read_array_header_1_0(file, max_header_size=_HEADER_BYTES_MAX)
-    except (ValueError, TypeError) as error:
-        raise _foreign(path, f"it has no .npy header of version 1.0 ({error})") from error
+        return read_array(path, ArrayFacts(entry["dtype"], shape, entry["sha256"]))
+    except ArrayFileError as error:
+        raise ModelFilesError(str(error)) from error
 
 
 def _inside(folder: Path, name: str) -> Path:
     """The path of a regular file that lies in `folder` itself, links followed."""
-    path = folder / name
-    if name != MANIFEST and not _ARRAY_NAME.fullmatch(name.removesuffix(".npy")):
+    if name != MANIFEST and not ARRAY_NAME.fullmatch(name.removesuffix(".npy")):
         raise ModelFilesError(
             f"{folder / MANIFEST} names the file {name!r}, which is no plain name of an array"
         )
-    if not path.is_file():
-        hint = (
-            "it was never finished, or is no model folder" if name == MANIFEST else "the copy is incomplete"
-        )
-        raise ModelFilesError(f"{folder} has no file {name}: {hint}; give the folder of a finished model")
-    if path.resolve().parent != folder.resolve():
-        raise ModelFilesError(
-            f"{path} is a link that leaves the folder, to {path.resolve()}; copy the file itself"
-        )
-    return path
+    hint = "it was never finished, or is no model folder" if name == MANIFEST else "the copy is incomplete"
+    try:
+        return regular_file(folder, name, hint=f"{hint}; give the folder of a finished model")
+    except ArrayFileError as error:
+        raise ModelFilesError(str(error)) from error
 
 
 def _check_layout(folder: Path, pipeline: dict[str, Any], arrays: dict[str, NDArray[Any]]) -> None:
@@ -226,22 +192,12 @@ def _check_layout(folder: Path, pipeline: dict[str, Any], arrays: dict[str, NDAr
 def _render(manifest: dict[str, Any]) -> bytes:
     """The manifest's one spelling, its own checksum included."""
     try:
-        body = json.dumps(manifest, sort_keys=True, allow_nan=False)
-    except TypeError as error:
+        return render_signed(manifest)
+    except SignedJsonError as error:
         raise ModelFilesError(
             f"the pipeline is not plain JSON: {error}; use model_dump(mode='json')"
         ) from error
-    signed = {**manifest, "sha256": hashlib.sha256(body.encode()).hexdigest()}
-    return (json.dumps(signed, indent=1, sort_keys=True, allow_nan=False) + "\n").encode()
 
 
 def _foreign(path: Path, reason: str) -> ModelFilesError:
     return ModelFilesError(f"{path} is not a file of a model as we write it: {reason}; give another model")
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
