@@ -1,0 +1,126 @@
+"""A run's state from a chain of snapshots: base and differences, over whatever numbers of shards they were written.
+
+The newest says what a key is, so the chain is read from its end: a key that was seen, with a row or as removed, is
+nothing that an older snapshot may tell about. No more than the result and one part of one table is in memory, and no
+row is touched that does not count.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cluster.snapshots.errors import SnapshotDamagedError
+from cluster.snapshots.file_entry import PartFiles
+from cluster.snapshots.manifest import SnapshotManifest
+from cluster.snapshots.part_files import read_part
+from learning.grouping import shard_of_segment
+from learning.keys import segment_of
+from learning.table import Table
+from learning.table_state import TableChange, TableState
+
+__all__ = ["ShardOf", "TableSides", "replay"]
+
+TableSides = list[dict[str, dict[str, NDArray[Any]]]]
+"""Of each part that was read: table -> field -> array."""
+
+FolderOf = Callable[[SnapshotManifest], str]
+
+
+class ShardOf(NamedTuple):
+    """One shard of so many."""
+
+    shard: int
+    shards: int
+
+    def segments(self) -> NDArray[np.bool_]:
+        """Which segments of the keys are its own: bool (SEGMENTS,)."""
+        own: NDArray[np.bool_] = shard_of_segment(self.shards) == self.shard
+        return own
+
+
+_ALL = ShardOf(0, 1)
+
+
+def replay(
+    chain: list[SnapshotManifest], folder_of: FolderOf, wanted: ShardOf = _ALL
+) -> tuple[dict[str, TableState], TableSides]:
+    """The tables after a chain, base first, or what `wanted` is to hold of them; and the sides of its newest snapshot.
+
+    Read are only parts whose shards had keys that are wanted. Raises SnapshotDamagedError.
+    """
+    newest = chain[-1]
+    tables: dict[str, TableState] = {}
+    sides: TableSides = [{} for _ in _parts(newest, wanted)]
+    for table in dict.fromkeys(name for part in newest.parts for name in part.tables()):
+        layers = (_changes(manifest, folder_of, table, wanted) for manifest in reversed(chain))
+        first = next(layers)
+        for at, change in enumerate(first):
+            sides[at][table] = change.side
+        tables[table] = _merged(_first_then(first, layers), f"snapshot {newest.number}, table {table}")
+    return tables, sides
+
+
+def _first_then(first: list[TableChange], rest: Iterator[list[TableChange]]) -> Iterator[list[TableChange]]:
+    yield first
+    yield from rest
+
+
+def _parts(manifest: SnapshotManifest, wanted: ShardOf) -> list[tuple[int, PartFiles]]:
+    """Number and files of each shard that had some of the wanted keys."""
+    owners = shard_of_segment(manifest.shards)[wanted.segments()]
+    return [(int(shard), manifest.parts[shard]) for shard in np.unique(owners)]
+
+
+def _changes(
+    manifest: SnapshotManifest, folder_of: FolderOf, table: str, wanted: ShardOf
+) -> list[TableChange]:
+    """What a snapshot's parts say of a table, the wanted keys of it."""
+    changes = []
+    for shard, part in _parts(manifest, wanted):
+        entries = part.of_table(table)
+        if not entries:  # an older learner, or code, did not have this table yet
+            continue
+        change = read_part(folder_of(manifest), part.prefix, entries)[table]
+        written = ShardOf(shard, manifest.shards).segments()
+        segments = [segment_of(keys) for keys in (change.state.keys, change.removed)]
+        if not all(written[of_keys].all() for of_keys in segments):
+            raise SnapshotDamagedError(
+                f"snapshot {manifest.number}, {part.prefix}.{table}: keys of another shard than {shard} of "
+                f"{manifest.shards}; its parts were mixed up"
+            )
+        own = wanted.segments()
+        if not own[written].all():
+            rows, removed = (own[of_keys] for of_keys in segments)
+            change = TableChange(change.state.take(rows), change.removed[removed], change.side)
+        changes.append(change)
+    return changes
+
+
+def _merged(layers: Iterator[list[TableChange]], where: str) -> TableState:
+    """The rows that remain, from changes that come newest first."""
+    seen = Table(1)  # its rows are not used: it is a set of keys
+    pieces: list[TableState] = []
+    empty: list[TableState] = []
+    for changes in layers:
+        for change in changes:
+            keys = change.state.keys
+            fresh = seen.find(keys) < 0
+            before = len(seen)
+            seen.locate(keys)
+            if len(seen) - before != np.count_nonzero(fresh):
+                raise SnapshotDamagedError(f"{where}: a key comes twice; use an older one")
+            piece = change.state if fresh.all() else change.state.take(fresh)
+            (pieces if len(piece.keys) else empty).append(piece)
+        for change in changes:
+            seen.locate(change.removed)
+    kinds = {(piece.rows.shape[1], piece.names is None, piece.used is None) for piece in pieces}
+    if len(kinds) > 1:
+        raise SnapshotDamagedError(
+            f"{where}: rows of several widths, or with and without names: {sorted(kinds)}"
+        )
+    # A part without a single chunk knows no width; another one may.
+    return TableState.join(pieces) if pieces else max(empty, key=lambda state: state.rows.shape[1])
