@@ -77,5 +77,6 @@ def growing_array(place: Place, name: str, like: NDArray[Any]) -> Iterator[Array
     """A writer of the array `name` in `place`, for rows like those of `like`, which it does not write yet."""
     with place.storing(f"{name}.npy") as path, os_errors_told("writing", path), path.open("wb") as file:
         writer = ArrayWriter(name, path, file, like)
+        del like  # this frame lives until the file is finished, and a chunk must not
         yield writer
         writer.finish()

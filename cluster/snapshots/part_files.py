@@ -127,24 +127,24 @@ def _write_rows(place: Place, stem: str, chunks: Iterable[TableState], names: li
     name_bytes = 0
     with ExitStack() as files:
 
-        def begin(arrays: dict[str, NDArray[Any]]) -> None:
-            for field, array in arrays.items():
+        def append(chunk: TableState) -> None:
+            arrays = _row_arrays(chunk, name_bytes, stem)
+            for field, array in arrays.items() if not writers else ():
                 names.append(_plain(f"{stem}.{field}"))
                 writers[field] = files.enter_context(growing_array(place, names[-1], array))
-
-        for chunk in chunks:
-            arrays = _row_arrays(chunk, name_bytes, stem)
-            if not writers:
-                begin(arrays)
             if arrays.keys() != writers.keys():
                 raise SnapshotError(
-                    f"{stem}: expected {', '.join(writers)} in every chunk, but came {list(arrays)}"
+                    f"{stem}: expected {', '.join(writers)} in every chunk, but came {', '.join(arrays)}"
                 )
             for field, array in arrays.items():
                 writers[field].append(array)
+
+        for chunk in chunks:
+            append(chunk)
             name_bytes += 0 if chunk.names is None else len(chunk.names.data)
+            del chunk  # or it would be in memory beside the next one
         if not writers:
-            begin(_row_arrays(_NOTHING, 0, stem))
+            append(_NOTHING)
     return [writer.entry for writer in writers.values() if writer.entry is not None]
 
 

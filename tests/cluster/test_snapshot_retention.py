@@ -1,0 +1,120 @@
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import uuid
+from pathlib import Path
+
+import pytest
+
+from cluster.snapshots.errors import SnapshotError
+from cluster.snapshots.store import SnapshotStore
+from tests.cluster.snapshot_runs import key_of, parts_of, values_of, write_files, write_snapshot
+
+ROOT = Path(__file__).resolve().parents[2]
+BASE = {key_of(n): n for n in range(1, 9)}
+
+
+@pytest.fixture(params=["disk", "memory"])
+def run_url(request, tmp_path):
+    """A run's place: a folder, and a URL."""
+    return str(tmp_path / "run") if request.param == "disk" else f"memory://{uuid.uuid4().hex}/run"
+
+
+@pytest.fixture
+def said():
+    return []
+
+
+@pytest.fixture
+def store(run_url, said):
+    return SnapshotStore(run_url, said.append)
+
+
+@pytest.fixture
+def local(tmp_path, said):
+    return SnapshotStore(str(tmp_path / "run"), said.append)
+
+
+def test_what_a_kept_difference_rests_on_stays(store):
+    """Two lines of snapshots, of which the newest two, a pinned one, and all below these are kept."""
+    for number, parent in ((1, None), (2, 1), (3, 2), (4, None), (5, 4), (6, 4), (7, 6)):
+        write_snapshot(store, number, {key_of(number): number}, parent=parent)
+    assert store.retain(2, pinned=[2]) == [5, 3]
+    assert store.numbers() == [1, 2, 4, 6, 7]
+    assert len(values_of(store.load(7)[0]["items"])) == 3
+    assert store.retain(1) == [2, 1]
+    assert store.numbers() == [4, 6, 7]
+    assert store.retain(9) == []
+    with pytest.raises(SnapshotError, match="expected to keep 1 snapshot or more"):
+        store.retain(0)
+
+
+def test_unfinished_folders_go_once_a_newer_snapshot_is_finished(local, tmp_path):
+    """A crash left two folders behind; one is older than the newest, the other may be being written now."""
+    write_files(local, 1, parts_of(2, BASE))
+    write_snapshot(local, 2, BASE)
+    write_files(local, 3, parts_of(2, BASE))
+    snapshots = tmp_path / "run" / "snapshots"
+    for name in ("notes", "00001", "000000", "0000001"):
+        (snapshots / name).mkdir()
+    (snapshots / "000009").symlink_to(tmp_path)
+    (snapshots / "000008").write_text("a file")
+    assert local.retain(1) == []
+    left = {"000000", "0000001", "00001", "000002", "000003", "000008", "000009", "notes"}
+    assert {path.name for path in snapshots.iterdir()} == left
+
+
+def test_a_damaged_snapshot_is_not_one_of_the_newest_to_keep(local, tmp_path, said):
+    """With keep: 1 and a newest one that lost a file, the one before is what there is to go on from."""
+    for number in (1, 2, 3):
+        write_snapshot(local, number, BASE)
+    next((tmp_path / "run/snapshots/000003").glob("*.rows.npy")).unlink()
+    assert local.retain(1) == [1]
+    assert local.numbers() == [2, 3]
+    assert local.newest().number == 2
+    assert "snapshot 3 is passed over: " in said[0]
+    next((tmp_path / "run/snapshots/000002").glob("*.rows.npy")).unlink()
+    assert local.retain(1) == []  # none is whole: somebody has to look at them
+
+
+# One job at a time -----------------------------------------------------------------------------------
+
+
+def test_a_second_job_on_a_run_is_told_who_holds_it(local, tmp_path):
+    """Two jobs are started with the same pipeline; the lock goes with the process that held it."""
+    code = (
+        f"from cluster.snapshots.store import SnapshotStore\ns = SnapshotStore({str(tmp_path / 'run')!r}, print)\n"
+        "with s.exclusive():\n  print('held', flush=True)\n  input()\n"
+    )
+    holder = subprocess.Popen(
+        [sys.executable, "-c", code], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    with holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == b"held\n"
+        with pytest.raises(SnapshotError, match=rf"already being learnt by process {holder.pid} on"):
+            local.exclusive().__enter__()
+        holder.kill()
+    with local.exclusive(), pytest.raises(SnapshotError, match=f"process {os.getpid()} "):
+        local.exclusive().__enter__()
+    with local.exclusive():
+        pass
+
+
+def test_each_start_has_a_number_of_its_own(store):
+    """A job is started three times; then the file is lost, and the snapshots still know."""
+    with store.exclusive():
+        assert [store.next_generation() for _ in range(3)] == [1, 2, 3]
+    write_snapshot(store, 1, BASE, generation=7)
+    assert [store.next_generation() for _ in range(2)] == [8, 9]
+
+
+def test_an_older_start_finishes_no_snapshot(store):
+    """A job that was thought dead comes back after another has taken over; its folder is of no use to it."""
+    assert [store.next_generation(), store.next_generation()] == [1, 2]
+    with pytest.raises(SnapshotError, match="start 2 has taken over"):
+        write_snapshot(store, 1, BASE, generation=1)
+    write_snapshot(store, 1, BASE, generation=2)
+    assert store.manifest(1).generation == 2
