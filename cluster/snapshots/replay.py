@@ -24,8 +24,8 @@ from learning.table_state import TableChange, TableState
 
 __all__ = ["ShardOf", "TableSides", "replay"]
 
-TableSides = dict[str, list[dict[str, NDArray[Any]]]]
-"""The side arrays of each table, by name, of each shard whose part was read."""
+TableSides = list[dict[str, dict[str, NDArray[Any]]]]
+"""Of each shard whose part was read: table -> name -> side array."""
 
 FolderOf = Callable[[SnapshotManifest], str]
 
@@ -54,11 +54,12 @@ def replay(
     """
     newest = chain[-1]
     tables: dict[str, TableState] = {}
-    sides: TableSides = {}
+    sides: TableSides = [{} for _ in _parts(newest, wanted)]
     for table in dict.fromkeys(name for part in newest.parts for name in part.tables()):
         layers = (_changes(manifest, folder_of, table, wanted) for manifest in reversed(chain))
         first = next(layers)
-        sides[table] = [change.side for change in first]
+        for side, change in zip(sides, first, strict=True):
+            side[table] = change.side
         tables[table] = _merged(_first_then(first, layers), f"snapshot {newest.number}, table {table}")
     return tables, sides
 
