@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     import numpy as np
     from numpy.typing import NDArray
@@ -55,9 +55,19 @@ class TableRows:
 
 
 class Metrics(Protocol):
-    """Prequential metrics as sums: over batches and workers they add, a window is a difference of two."""
+    """Prequential metrics as sums: over batches and workers they add, a window is a difference of two.
+
+    Sums are exact: the same to the bit whatever the order and the grouping of what was added.
+    """
 
     records: int
+
+    @classmethod
+    def of(cls, arrays: Mapping[str, NDArray[Any]]) -> Self:
+        """What `arrays` gave; raises ValueError for other names, types or shapes."""
+
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """All of it, as copies by name; `of` is the way back."""
 
     def copy(self) -> Self:
         """An independent copy."""
