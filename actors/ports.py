@@ -3,36 +3,46 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
     from learning.batch import Batch, BatchId
+    from learning.exchange import Moment
     from learning.job_messages import Arrived, Directive, Reported
     from learning.learner import TableRows
     from learning.table_state import TableState
 
     Tables = dict[str, TableState]
     """What each of a learner's tables holds, by name."""
+    Sides = list[dict[str, dict[str, NDArray[Any]]]]
+    """Of each part of a snapshot what its tables, by name, knew beside their rows."""
 
 __all__ = [
     "CoordinatorPort",
     "DeadLetter",
     "DeadLetterPort",
     "Decoded",
+    "LaunchError",
     "ParameterStore",
     "PredictionPort",
     "Pulled",
     "Source",
     "SourceError",
+    "StaleGenerationError",
     "StoreError",
+    "StreamUnavailableError",
 ]
 
 
 class SourceError(Exception):
     """The stream cannot be read (no broker, no topic, no file); the message says what to do."""
+
+
+class StreamUnavailableError(SourceError):
+    """The broker does not answer now: the same may succeed later, unlike a missing topic or a refused login."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +108,14 @@ class Pulled:
     tables: tuple[TableRows, ...]
 
 
+class LaunchError(StoreError):
+    """The actors could not be started; the message says what was asked for and what is there."""
+
+
+class StaleGenerationError(StoreError):
+    """The job has gone back to a snapshot since this message was made; its sender is to end, nothing is lost."""
+
+
 class ParameterStore(Protocol):
     """What a worker needs of the parameter state; belongs to one thread.
 
@@ -108,6 +126,9 @@ class ParameterStore(Protocol):
     @property
     def acknowledged(self) -> int:
         """How many pushes, counted in the order made, the shards have applied for certain."""
+
+    def advance(self, moment: Moment) -> None:
+        """All that follows belongs to this moment: a later snapshot than the last one. Nothing is in hand."""
 
     def pull(self, batch: Batch) -> None:
         """Ask for the rows of the batch's keys; may return before they are there."""

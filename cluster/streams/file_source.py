@@ -20,14 +20,15 @@ import pyarrow as pa
 from actors.ports import DeadLetter, Decoded, SourceError
 from cluster.decode.decoder import Decoder
 from cluster.decode.messages import Messages
-from cluster.streams.file_blocks import BadRow, RowBlock
+from cluster.streams.file_blocks import BadRow, RowBlock, between, joined
 from cluster.streams.file_columns import to_message
 from cluster.streams.file_rows import open_rows
 from cluster.streams.file_schema import FileSchema, infer_schema
+from cluster.streams.plans import PlanWatch
 from learning.batch import Batch, BatchId
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from cluster.config import FeaturesConfig, FileSourceConfig
 
@@ -77,6 +78,8 @@ class FileSource:
         first row and end row (None: the end of the file) of each partition of this worker.
     partitions:
         into how many partitions the file is divided; the same for all workers, and for a run and its continuation.
+    plan:
+        batches of an earlier reading; order and cuts are the file's own, so they are compared and otherwise not needed.
 
     """
 
@@ -93,11 +96,13 @@ class FileSource:
         roles: tuple[str, ...] = (),
         kept_roles: tuple[int, ...] = (),
         want_ids: bool = False,
+        plan: Sequence[BatchId] = (),
     ) -> None:
         self._schema = schema_of(config, features, roles=roles, label_min=label_min, label_max=label_max)
         self._batch_records = batch_records
         self._bounds = dict(bounds)
         self._partitions = partitions
+        self._plan = PlanWatch(config.path, plan)
         self._decoder = Decoder(
             config.path,
             self._schema.as_config(features.numeric),
@@ -148,8 +153,12 @@ class FileSource:
     def _read(self) -> None:
         try:
             for rows in self._own_blocks():
-                if self._closed.is_set() or not self._give(self._decode(rows)):
+                decoded = self._decode(rows)
+                self._plan.saw(decoded.batch.batch_id)
+                if self._closed.is_set() or not self._give(decoded):
                     return
+            if not self._closed.is_set():
+                self._plan.ended()
             self._give(None)
         except SourceError as error:
             self._give(error)
@@ -175,14 +184,14 @@ class FileSource:
         for block in open_rows(self._schema.path, self._schema.columns, self._schema.json_types()):
             for index, piece in self._pieces(block):
                 if parts and index != grid_line:
-                    yield _joined(parts)
+                    yield joined(parts)
                     parts = []
                 grid_line = index
                 parts.append(piece)
             if self._closed.is_set() or (last_row is not None and block.next_row >= last_row):
                 break
         if parts:
-            yield _joined(parts)
+            yield joined(parts)
 
     def _pieces(self, block: RowBlock) -> Iterator[tuple[int, RowBlock]]:
         """Stretches of a read block that lie in one block of the grid and in this worker's bounds."""
@@ -194,7 +203,7 @@ class FileSource:
             start, end = self._bounds[index % self._partitions]
             low = max(index * self._batch_records, start)
             high = (index + 1) * self._batch_records
-            piece = _between(block, low, high if end is None else min(high, end))
+            piece = between(block, low, high if end is None else min(high, end))
             if len(piece.rows) or piece.bad:
                 yield index, piece
 
@@ -231,20 +240,3 @@ class FileSource:
 
     def _dead_letter(self, bad: BadRow, partition: int) -> DeadLetter:
         return DeadLetter(str(self._schema.path), partition, bad.row, None, bad.reason, bad.value)
-
-
-def _between(block: RowBlock, low: int, high: int) -> RowBlock:
-    start, stop = np.searchsorted(block.rows, (low, high)).tolist()
-    bad = [bad for bad in block.bad if low <= bad.row < high]
-    return RowBlock(block.rows[start:stop], block.columns.slice(start, stop - start), bad)
-
-
-def _joined(parts: list[RowBlock]) -> RowBlock:
-    if len(parts) == 1:
-        return parts[0]
-    tables = [pa.Table.from_batches([part.columns]) for part in parts]
-    whole = pa.concat_tables(tables, promote_options="permissive").combine_chunks()
-    columns = whole.to_batches()[0] if whole.num_rows else parts[0].columns
-    return RowBlock(
-        np.concatenate([part.rows for part in parts]), columns, [bad for part in parts for bad in part.bad]
-    )

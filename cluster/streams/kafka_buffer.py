@@ -93,7 +93,7 @@ class PartitionBuffer:
     """Fetched messages of one partition, from `next_offset` (not yet cut) to `position` (not yet fetched).
 
     Where a batch ends depends on the messages alone (their rows and bytes), never on how they were fetched, so a
-    second reading from any batch's end makes the same batches.
+    second reading from any batch's end makes the same batches. Where a plan says otherwise, it ends there.
     """
 
     def __init__(self, partition: int, start_offset: int, end_offset: int | None, batch_records: int) -> None:
@@ -164,11 +164,30 @@ class PartitionBuffer:
         self.next_offset = pieces[-1].chunk.next_offset
         return self._messages([piece.chunk for piece in pieces])
 
+    def holds_until(self, offset: int) -> bool:
+        """True if all messages below `offset` have been fetched."""
+        return self.position >= offset
+
+    def cut_until(self, offset: int) -> Messages:
+        """All messages below `offset`, which must have been fetched; none if compaction has removed them since."""
+        heads: list[_Piece] = []
+        while self._pieces and self._pieces[0].chunk.offsets[0] < offset:
+            piece = self._pieces.popleft()
+            head, rest = piece.split(int(np.searchsorted(piece.chunk.offsets, offset)))
+            if rest is not None:
+                self._pieces.appendleft(rest)
+            heads.append(head)
+        self.rows -= sum(head.rows for head in heads)
+        self.bytes -= sum(head.bytes for head in heads)
+        self.next_offset = offset
+        return self._messages([head.chunk for head in heads])
+
     def _messages(self, chunks: list[Chunk]) -> Messages:
+        no_offsets, no_times = np.empty(0, np.int64), np.empty(0)
         return Messages(
             self.partition,
-            np.concatenate([chunk.offsets for chunk in chunks]),
+            np.concatenate([no_offsets, *(chunk.offsets for chunk in chunks)]),
             [value for chunk in chunks for value in chunk.values],
-            np.concatenate([chunk.produced_s for chunk in chunks]),
+            np.concatenate([no_times, *(chunk.produced_s for chunk in chunks)]),
             self.next_offset,
         )

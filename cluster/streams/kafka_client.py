@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from cluster.config import KafkaConnection
 
 __all__ = [
+    "DELIVERY_TIMEOUT_S",
     "BrokerWatch",
     "close_producer",
     "connect_admin",
@@ -39,6 +40,8 @@ log = logging.getLogger(__name__)
 MIB = 2**20
 BROKER_AWAY_S = 2.0
 RECONNECT_BACKOFF_MS_MAX = 1000
+DELIVERY_TIMEOUT_S = 120.0
+"""How long a message may be under way: through a broker's restart or a change of leaders, which take up to a minute."""
 MESSAGE_BYTES_OVERHEAD_MAX = 65536
 """What a message's key, headers and the batch around it may add to its value."""
 
@@ -105,8 +108,9 @@ def connect_producer(
     ours = {
         **_PRODUCER,
         "max_request_size": message_bytes_max + MESSAGE_BYTES_OVERHEAD_MAX,
-        "max_block_ms": int(timeout_s * 1000),
-        "delivery_timeout_ms": 60_000,
+        # A send blocks where the topic's metadata are gone: for a moment while a broker comes back, so not less.
+        "max_block_ms": int(DELIVERY_TIMEOUT_S * 1000),
+        "delivery_timeout_ms": int(DELIVERY_TIMEOUT_S * 1000),
     }
     return _connect(KafkaProducer, connection, ours, timeout_s)
 

@@ -1,13 +1,18 @@
-"""Errors of kafka-python as sentences: which server or topic, what is wrong, what to do."""
+"""Errors of kafka-python as sentences: which server or topic, what is wrong, what to do.
+
+An outage (nobody answers, or whoever answers cannot serve now) is a StreamUnavailableError: the same may succeed later.
+What would fail again (no topic, an expired offset, a refused login) is a plain SourceError.
+"""
 
 from __future__ import annotations
 
+import socket
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from kafka import errors
 
-from actors.ports import SourceError
+from actors.ports import SourceError, StreamUnavailableError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -17,6 +22,17 @@ if TYPE_CHECKING:
 __all__ = ["CONNECT_TIMEOUT_S", "expired_offset", "explain_kafka_error", "kafka_errors"]
 
 CONNECT_TIMEOUT_S = 10.0
+
+_NO_ANSWER = (
+    errors.KafkaTimeoutError,
+    errors.KafkaConnectionError,
+    errors.NodeNotReadyError,
+    ConnectionError,
+    TimeoutError,
+    socket.gaierror,
+)
+_NOT_NOW = (errors.RetriableError, errors.BrokerNotAvailableError)
+"""A broker's own word for "not now": no leader, too few replicas, still loading. Missing topics are told before."""
 
 
 @contextmanager
@@ -58,12 +74,15 @@ def explain_kafka_error(
         return SourceError(
             f"Kafka at {servers} does not allow access to {topic or 'the cluster'}; ask for read rights"
         )
-    if isinstance(
-        error, (errors.KafkaTimeoutError, errors.KafkaConnectionError, errors.NodeNotReadyError, OSError)
-    ):
-        return SourceError(
+    if isinstance(error, _NO_ANSWER):
+        return StreamUnavailableError(
             f"no Kafka broker answered at {servers} within {timeout_s:g} s; start one with "
             "`python -m jobs.broker`, or give the address of yours as source.bootstrap_servers"
+        )
+    if isinstance(error, _NOT_NOW):
+        return StreamUnavailableError(
+            f"Kafka at {servers} cannot serve {f'topic {topic!r}' if topic else 'requests'} now ({_plain(error)}); "
+            "try again, and if it stays so, look at the brokers' own logs"
         )
     return SourceError(
         f"Kafka at {servers} failed{f' for topic {topic!r}' if topic else ''}: {_plain(error)}"

@@ -2,6 +2,9 @@
 
 kafka-python's producer has no bound on its memory, and a failed delivery is only seen by who asks its future. So the
 futures are kept here, asked in the order of sending, and waited for once too many bytes are under way.
+
+An outage of less than DELIVERY_TIMEOUT_S is waited out, within the same bound: nothing is lost, and the producer's
+sequence numbers keep a message that is sent again from being stored twice. A longer one is a DeliveryOutageError.
 """
 
 from __future__ import annotations
@@ -12,22 +15,26 @@ from typing import TYPE_CHECKING, Any
 
 from kafka import errors
 
-from actors.ports import SourceError
-from cluster.streams.kafka_client import close_producer, connect_admin, connect_producer
+from actors.ports import SourceError, StreamUnavailableError
+from cluster.streams.kafka_client import DELIVERY_TIMEOUT_S, close_producer, connect_admin, connect_producer
 from cluster.streams.kafka_errors import explain_kafka_error
 
 if TYPE_CHECKING:
     from cluster.config import KafkaConnection
 
-__all__ = ["DeliveryError", "KafkaSender", "ensure_topic"]
+__all__ = ["DeliveryError", "DeliveryOutageError", "KafkaSender", "ensure_topic"]
 
 MIB = 2**20
-MESSAGE_OVERHEAD_BYTES = 200
-"""What one message under way costs beside its value: its future and kafka-python's own entry."""
+MESSAGE_OVERHEAD_BYTES = 750
+"""What one message under way costs beside its key and value, as measured: its future and kafka-python's own entry."""
 
 
 class DeliveryError(SourceError):
     """Messages could not be delivered; the text says how many, where to and why."""
+
+
+class DeliveryOutageError(DeliveryError, StreamUnavailableError):
+    """Messages could not be delivered because the broker does not answer now."""
 
 
 def ensure_topic(connection: KafkaConnection, topic: str, partitions: int | None = None) -> int:
@@ -72,7 +79,7 @@ class KafkaSender:
         *,
         under_way_bytes_max: int = 32 * MIB,
         message_bytes_max: int = 8 * MIB,
-        timeout_s: float = 60.0,
+        timeout_s: float = DELIVERY_TIMEOUT_S,
     ) -> None:
         self._connection = connection
         self._topic = topic
@@ -94,7 +101,7 @@ class KafkaSender:
         except (errors.KafkaError, ValueError, AssertionError) as error:
             self._note_failure(error)
             raise self._error() from error
-        size = len(value) + MESSAGE_OVERHEAD_BYTES
+        size = len(value) + len(key or b"") + MESSAGE_OVERHEAD_BYTES
         self._under_way.append((future, size))
         self._bytes += size
         self.sent += 1
@@ -161,15 +168,19 @@ class KafkaSender:
         error = self._first_failure
         assert error is not None
         servers = self._connection.bootstrap_servers
+        kind: type[DeliveryError] = DeliveryError
         if isinstance(error, errors.MessageSizeTooLargeError):
             reason = (
                 f"a message is larger than {self._message_bytes_max} bytes; send fewer records in one message, "
                 "or let the topic and the producer take larger ones"
             )
         elif isinstance(error, errors.KafkaTimeoutError):
+            kind = DeliveryOutageError
             reason = "the broker did not confirm in time; check that it runs and that the topic exists"
         else:
-            reason = str(explain_kafka_error(error, self._connection, self._topic))
-        return DeliveryError(
+            explained = explain_kafka_error(error, self._connection, self._topic)
+            kind = DeliveryOutageError if isinstance(explained, StreamUnavailableError) else DeliveryError
+            reason = str(explained)
+        return kind(
             f"{self.failed} of {self.sent} messages to topic {self._topic!r} at {servers} were not delivered: {reason}"
         )

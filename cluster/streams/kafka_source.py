@@ -6,7 +6,7 @@ fetching, decoding and the caller's learning overlap; the kernels of all three r
 Order. A bounded stream (each partition has an end offset) is cut on a fixed grid of `batch_records` and read round
 robin over the partitions in ascending order, whatever the timing of polls; `after_partition` continues a round that
 was interrupted. A live stream gives what is there: a short batch is only cut while the caller has nothing else to do.
-Not guaranteed: a live stream's cuts and turns are different in a second run; nothing records them yet.
+Its cuts and turns would be others in a second run, unless that is given those of the first as its plan.
 """
 
 from __future__ import annotations
@@ -24,13 +24,14 @@ from cluster.streams.kafka_buffer import BATCH_BYTES_MAX, PartitionBuffer
 from cluster.streams.kafka_chunks import read_in_chunks
 from cluster.streams.kafka_client import BrokerWatch, connect_consumer
 from cluster.streams.kafka_errors import expired_offset, explain_kafka_error
-from learning.batch import BatchId
+from cluster.streams.kafka_turns import Turns
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from cluster.config import KafkaSourceConfig
     from cluster.decode.decoder import Decoder
+    from learning.batch import BatchId
 
 __all__ = ["KafkaSource"]
 
@@ -56,6 +57,8 @@ class KafkaSource:
         first and end offset of each partition of this worker; an end of None reads for ever.
     after_partition:
         the partition that gave the last batch before the interruption; None begins with the lowest.
+    plan:
+        batches of an earlier reading: taken first, in their order and with their cuts (checked by plans.check_plan).
 
     """
 
@@ -67,15 +70,15 @@ class KafkaSource:
         bounds: Mapping[int, tuple[int, int | None]],
         *,
         after_partition: int | None = None,
+        plan: Sequence[BatchId] = (),
     ) -> None:
         self._config = config
         self._decoder = decoder
-        self._bounded = all(end is not None for _, end in bounds.values())
         self._buffers = [PartitionBuffer(p, *bounds[p], batch_records) for p in sorted(bounds)]
         self._by_partition = {buffer.partition: buffer for buffer in self._buffers}
         self._rows_max = max(2, config.buffered_batches_max) * batch_records
         self._topic_partitions = {p: TopicPartition(config.topic, p) for p in bounds}
-        self._turn = sum(1 for p in bounds if after_partition is not None and p <= after_partition)
+        self._turns = Turns(self._buffers, after_partition, plan)
         self._polled = {p: start for p, (start, _) in bounds.items()}
         self._highwaters: dict[int, int] = {}
         self._ready: deque[Decoded] = deque()
@@ -129,7 +132,7 @@ class KafkaSource:
     def _read(self) -> None:
         try:
             self._seek()
-            while not self._closed and not all(buffer.done for buffer in self._buffers):
+            while not self._closed and not self._turns.finished:
                 self._decode_ahead()
                 self._fetch()
         except SourceError as error:
@@ -164,30 +167,18 @@ class KafkaSource:
     def _decode_ahead(self) -> None:
         """Cut and decode while there is room; a live stream's short batch only if nothing else is waiting."""
         while not self._closed and len(self._ready) < READY_BATCHES_MAX:
-            buffer = self._next_buffer(short=not self._ready)
-            if buffer is None:
+            cut = self._turns.cut(short=not self._ready)
+            if cut is None:
                 return
-            first_offset = buffer.next_offset
-            decoded = self._decoder.decode(buffer.cut())
-            batch_id = BatchId(buffer.partition, first_offset, buffer.next_offset)
-            self._turn = (self._buffers.index(buffer) + 1) % len(self._buffers)
+            batch_id, messages = cut
+            decoded = self._decoder.decode(messages)
             with self._changed:
                 self._ready.append(replace(decoded, batch=replace(decoded.batch, batch_id=batch_id)))
                 self._changed.notify_all()
 
-    def _next_buffer(self, *, short: bool) -> PartitionBuffer | None:
-        """Whose turn it is, if it has a batch; `short` allows a live stream's batch to be cut where the data ends."""
-        in_turn = [self._buffers[(self._turn + i) % len(self._buffers)] for i in range(len(self._buffers))]
-        if self._bounded:
-            first = next((buffer for buffer in in_turn if not buffer.done), None)
-            return first if first is not None and first.holds_batch else None
-        return next((b for b in in_turn if b.holds_batch), None) or next(
-            (b for b in in_turn if short and b.holds_any), None
-        )
-
     def _fetch(self) -> None:
         """One poll; it does not wait while there is something to cut as soon as the caller takes a batch."""
-        could_cut = self._next_buffer(short=True) is not None
+        could_cut = self._turns.can_cut(short=True)
         paused = self._pause_full()
         if paused < len(self._buffers):
             fetched = self._consumer.poll(
@@ -204,7 +195,7 @@ class KafkaSource:
                 self._changed.wait_for(lambda: self._closed or self._can_cut(), WAIT_FOR_ROOM_S)
 
     def _can_cut(self) -> bool:
-        return len(self._ready) < READY_BATCHES_MAX and self._next_buffer(short=not self._ready) is not None
+        return len(self._ready) < READY_BATCHES_MAX and self._turns.can_cut(short=not self._ready)
 
     def _pause_full(self) -> int:
         """Pause partitions that are full or fetched to their end, resume the half empty; returns how many pause."""
@@ -212,6 +203,8 @@ class KafkaSource:
         for buffer in self._buffers:
             topic_partition = self._topic_partitions[buffer.partition]
             fill = max(buffer.rows / self._rows_max, buffer.bytes / BUFFER_BYTES_MAX)
+            if self._turns.waits_for(buffer):
+                fill = 0.0
             if buffer.partition not in paused and (buffer.fetched or fill >= 1.0):
                 self._consumer.pause(topic_partition)
                 paused.add(buffer.partition)
@@ -221,14 +214,14 @@ class KafkaSource:
         return len(paused)
 
     def _note_positions(self) -> None:
-        """Positions move without messages where a transaction was aborted or ends; a bounded stream must notice."""
+        """Positions move without messages where a transaction ends, and what has an end to wait for must notice."""
         for buffer in self._buffers:
             topic_partition = self._topic_partitions[buffer.partition]
             highwater = self._consumer.highwater(topic_partition)
             if highwater is not None:
                 end = buffer.end_offset
                 self._highwaters[buffer.partition] = highwater if end is None else min(highwater, end)
-            if self._bounded and not buffer.fetched:
+            if (buffer.end_offset is not None or self._turns.planned) and not buffer.fetched:
                 buffer.position = max(
                     buffer.position, self._consumer.position(topic_partition, timeout_ms=0) or 0
                 )

@@ -6,6 +6,7 @@ for a file, that its end is only known by reading it.
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 from kafka import TopicPartition, errors
@@ -20,16 +21,18 @@ from cluster.streams.file_source import FileSource, schema_of
 from cluster.streams.kafka_client import connect_admin
 from cluster.streams.kafka_errors import expired_offset, explain_kafka_error, kafka_errors
 from cluster.streams.kafka_source import KafkaSource
+from cluster.streams.plans import check_plan
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from kafka import KafkaAdminClient
 
     from actors.ports import Source
     from cluster.config import KafkaSourceConfig, Pipeline
+    from learning.batch import BatchId
 
-__all__ = ["Bounds", "describe_source", "open_source"]
+__all__ = ["Bounds", "describe_source", "end_offsets", "offsets_at", "open_source"]
 
 Bounds = tuple[int, int | None]
 
@@ -63,6 +66,7 @@ def open_source(
     roles: tuple[str, ...] = (),
     kept_roles: tuple[int, ...] = (),
     after_partition: int | None = None,
+    plan: Sequence[BatchId] = (),
 ) -> Source:
     """The share of a pipeline's stream that `bounds` describes. Raises SourceError.
 
@@ -71,6 +75,11 @@ def open_source(
 
     A stream whose partitions all have an end is read in an order that depends on the input alone: round robin.
     `after_partition`, the partition of the last batch before an interruption, lets the round go on behind it.
+
+    `plan`, the journal of an earlier reading from the same offsets, is followed first, in its order and with its cuts;
+    behind it the stream goes on in its ordinary way, the round behind the plan's last partition. A topic's plan is
+    checked here. A file has one order and one way to be cut, so its plan is compared batch by batch while it is read,
+    and `after_partition` says nothing.
     """
     source = pipeline.source
     want_ids = pipeline.predictions.topic is not None
@@ -86,8 +95,9 @@ def open_source(
             roles=roles,
             kept_roles=kept_roles,
             want_ids=want_ids,
+            plan=plan,
         )
-    _check_bounds(source, bounds)
+    check_plan(source.topic, plan, bounds, _check_bounds(source, bounds))
     decoder = Decoder(
         source.topic,
         pipeline.features,
@@ -98,11 +108,49 @@ def open_source(
         want_ids=want_ids,
         message_bytes_max=source.message_bytes_max,
     )
-    return KafkaSource(source, decoder, pipeline.batch_records, bounds, after_partition=after_partition)
+    return KafkaSource(
+        source, decoder, pipeline.batch_records, bounds, after_partition=after_partition, plan=plan
+    )
 
 
-def _check_bounds(source: KafkaSourceConfig, bounds: Mapping[int, Bounds]) -> None:
-    """Unknown partitions and expired offsets are found before the first record is learnt, and all at once."""
+def end_offsets(pipeline: Pipeline) -> dict[int, int]:
+    """Each partition's end now, as a committed reader sees it. Raises SourceError, for a file too."""
+    return _describe_topic(_topic_of(pipeline))[1]
+
+
+def offsets_at(pipeline: Pipeline, time_s: float) -> dict[int, int]:
+    """For each partition the first offset whose message is of `time_s` (unix s) or later; its end if there is none.
+
+    A message's time is what its producer wrote, or the broker, where the topic says so. Raises SourceError.
+    """
+    source = _topic_of(pipeline)
+    if not math.isfinite(time_s):
+        raise SourceError(f"the time to start from is {time_s}, which is no time; give unix seconds")
+    # Kafka's times are whole milliseconds; a float's rounding must not move one that is meant exactly to the next.
+    time_ms = max(0, math.ceil(round(time_s * 1000, 3)))
+    admin = connect_admin(source, DESCRIBE_TIMEOUT_S)
+    try:
+        with kafka_errors(source, source.topic):
+            partitions = _partitions(admin, source)
+            found = _offsets(admin, partitions, time_ms)
+            ends = _offsets(admin, partitions, OffsetSpec.LATEST)
+    finally:
+        admin.close()
+    return {partition: at if at >= 0 else ends[partition] for partition, at in found.items()}
+
+
+def _topic_of(pipeline: Pipeline) -> KafkaSourceConfig:
+    source = pipeline.source
+    if isinstance(source, FileSourceConfig):
+        msg = (
+            f"{source.path} is a file, which has no offsets to look up; name a topic as the pipeline's source"
+        )
+        raise SourceError(msg)
+    return source
+
+
+def _check_bounds(source: KafkaSourceConfig, bounds: Mapping[int, Bounds]) -> dict[int, int]:
+    """Finds unknown partitions and expired offsets before the first record is learnt, and all at once; the ends now."""
     first, end = _describe_topic(source)
     unknown = sorted(set(bounds) - set(first))
     if unknown:
@@ -110,11 +158,13 @@ def _check_bounds(source: KafkaSourceConfig, bounds: Mapping[int, Bounds]) -> No
         raise SourceError(f"topic {source.topic!r} {have}, but {unknown} were asked for; was it made anew?")
     expired = [
         f"{source.topic}[{p}]@{start} (it has {first[p]} to {end[p]})"
-        for p, (start, _) in sorted(bounds.items())
-        if not first[p] <= start <= end[p]
+        for p, (start, stop) in sorted(bounds.items())
+        # A partition that was read to its end is not read again, and may well have expired.
+        if start != stop and not first[p] <= start <= end[p]
     ]
     if expired:
         raise expired_offset(", ".join(expired))
+    return end
 
 
 def _describe_topic(source: KafkaSourceConfig) -> tuple[dict[int, int], dict[int, int]]:
@@ -122,27 +172,30 @@ def _describe_topic(source: KafkaSourceConfig) -> tuple[dict[int, int], dict[int
     admin = connect_admin(source, DESCRIBE_TIMEOUT_S)
     try:
         with kafka_errors(source, source.topic):
-            return _topic_offsets(admin, source)
+            partitions = _partitions(admin, source)
+            first, end = (
+                _offsets(admin, partitions, spec) for spec in (OffsetSpec.EARLIEST, OffsetSpec.LATEST)
+            )
+            return first, end
     finally:
         admin.close()
 
 
-def _topic_offsets(
-    admin: KafkaAdminClient, source: KafkaSourceConfig
-) -> tuple[dict[int, int], dict[int, int]]:
+def _partitions(admin: KafkaAdminClient, source: KafkaSourceConfig) -> list[TopicPartition]:
     (topic,) = admin.describe_topics([source.topic])
     if topic["error_code"]:
         raise explain_kafka_error(errors.for_code(topic["error_code"])(), source, source.topic)
-    partitions = [TopicPartition(source.topic, part["partition_index"]) for part in topic["partitions"]]
-    first, end = (
+    return [TopicPartition(source.topic, part["partition_index"]) for part in topic["partitions"]]
+
+
+def _offsets(
+    admin: KafkaAdminClient, partitions: list[TopicPartition], spec: OffsetSpec | int
+) -> dict[int, int]:
+    """What the broker answers for one specification (a time in ms is one): by partition; -1 where there is none."""
+    found = admin.list_partition_offsets(
+        dict.fromkeys(partitions, spec),
         # Read committed: an open transaction is not read before it ends, so it is not part of the stream yet.
-        admin.list_partition_offsets(
-            dict.fromkeys(partitions, spec),
-            isolation_level=IsolationLevel.READ_COMMITTED,
-            timeout_ms=int(DESCRIBE_TIMEOUT_S * 1000),
-        )
-        for spec in (OffsetSpec.EARLIEST, OffsetSpec.LATEST)
+        isolation_level=IsolationLevel.READ_COMMITTED,
+        timeout_ms=int(DESCRIBE_TIMEOUT_S * 1000),
     )
-    return {tp.partition: at.offset for tp, at in first.items()}, {
-        tp.partition: at.offset for tp, at in end.items()
-    }
+    return {partition.partition: at.offset for partition, at in found.items()}

@@ -1,7 +1,10 @@
 """Where bad records and predictions go: dead letters to a file or topic, predictions to a topic.
 
-Both are written at least once: after a crash the stream is read again from the last snapshot, and what lies behind it
-is written a second time. A dead letter's place, and a prediction's id and version, tell repeats apart.
+Guaranteed: at least once. A worker flushes both before its offsets go into a snapshot, so of what a snapshot contains
+none is missing. After a crash the stream is read again from the last snapshot, and what lies behind it is written a
+second time. Repeats are told by `place`, which a record has once and for all and in every reading: a dead letter's, or
+a prediction's. A prediction's `batch` is no such name: a live stream's batches may be cut otherwise the next time. Nor
+need a repeat's prediction be equal: it is what the model of the new reading says.
 """
 
 from __future__ import annotations
@@ -10,6 +13,7 @@ import base64
 import os
 from typing import IO, TYPE_CHECKING, Any, Protocol
 
+import numpy as np
 import orjson
 
 from actors.ports import SourceError
@@ -18,7 +22,6 @@ from cluster.streams.kafka_sender import KafkaSender, ensure_topic
 if TYPE_CHECKING:
     from pathlib import Path
 
-    import numpy as np
     from numpy.typing import NDArray
 
     from actors.ports import DeadLetter
@@ -34,6 +37,7 @@ __all__ = [
     "encode_predictions",
     "open_dead_letters",
     "open_predictions",
+    "places_of",
 ]
 
 
@@ -61,7 +65,11 @@ def open_dead_letters(pipeline: Pipeline, folder: Path, worker: int) -> DeadLett
 def open_predictions(pipeline: Pipeline) -> PredictionSink | None:
     """The topic for predictions, if the pipeline names one."""
     topic = pipeline.predictions.topic
-    return None if topic is None else PredictionSink(_sender(pipeline, topic, "predictions.topic"))
+    if topic is None:
+        return None
+    sender = _sender(pipeline, topic, "predictions.topic")
+    assert pipeline.source.kind == "kafka"  # else there is no sender
+    return PredictionSink(sender, pipeline.source.topic)
 
 
 def _sender(pipeline: Pipeline, topic: str, key: str) -> KafkaSender:
@@ -144,14 +152,20 @@ class KafkaDeadLetters:
 
 
 class PredictionSink:
-    """Sends {"id", "prediction", "version"} for each record, keyed by id; without an id, by partition:offset."""
+    """Sends {"id", "prediction", "version", "place", "batch"} for each record, keyed by id.
 
-    def __init__(self, sender: KafkaSender) -> None:
+    A record without an id is called partition:offset. `place` is topic[partition]@offset of its message, with #k behind
+    it for the k-th learnable record, from 0, of a message with several. A message is never split over batches and is
+    decoded the same each time, so a record has the same place in every reading. `batch` is how it was cut in this one.
+    """
+
+    def __init__(self, sender: KafkaSender, source_topic: str) -> None:
         self._sender = sender
+        self._source_topic = source_topic
 
     def write(self, batch: Batch, predictions: NDArray[np.float64], version: str) -> None:
         """Send a batch's predictions. Raises DeliveryError if earlier ones could not be delivered."""
-        for key, value in encode_predictions(batch, predictions, version):
+        for key, value in encode_predictions(batch, predictions, version, self._source_topic):
             self._sender.send(value, key=key)
 
     def flush(self) -> None:
@@ -164,19 +178,48 @@ class PredictionSink:
 
 
 def encode_predictions(
-    batch: Batch, predictions: NDArray[np.float64], version: str
+    batch: Batch, predictions: NDArray[np.float64], version: str, topic: str
 ) -> list[tuple[bytes, bytes]]:
     """Key and JSON message of each record of a batch; `predictions` f64 (n,)."""
     assert len(predictions) == len(batch), f"{len(predictions)} predictions for {len(batch)} records"
     ids = batch.ids.tolist() if batch.ids is not None else [""] * len(batch)
     if not all(ids):
         partition = batch.batch_id.partition
-        places = batch.positions.tolist()
-        ids = [identity or f"{partition}:{place}" for identity, place in zip(ids, places, strict=True)]
-    dumps = orjson.dumps
+        offsets = batch.positions.tolist()
+        ids = [identity or f"{partition}:{offset}" for identity, offset in zip(ids, offsets, strict=True)]
+    dumps, batch_text = orjson.dumps, str(batch.batch_id)
     return [
-        (identity.encode(), dumps({"id": identity, "prediction": prediction, "version": version}))
-        for identity, prediction in zip(ids, predictions.tolist(), strict=True)
+        (
+            identity.encode(),
+            dumps(
+                {
+                    "id": identity,
+                    "prediction": prediction,
+                    "version": version,
+                    "place": place,
+                    "batch": batch_text,
+                }
+            ),
+        )
+        for identity, prediction, place in zip(
+            ids, predictions.tolist(), places_of(batch, topic), strict=True
+        )
+    ]
+
+
+def places_of(batch: Batch, topic: str) -> list[str]:
+    """Where each record of a batch came from: topic[partition]@offset, and #k where its message holds several."""
+    prefix = f"{topic}[{batch.batch_id.partition}]@"
+    offsets = batch.positions
+    if not len(offsets) or np.all(offsets[1:] != offsets[:-1]):
+        return [f"{prefix}{offset}" for offset in offsets.tolist()]
+    starts = np.flatnonzero(np.concatenate([[True], offsets[1:] != offsets[:-1]]))
+    counts = np.diff(starts, append=len(offsets))
+    numbers = np.arange(len(offsets)) - np.repeat(starts, counts)
+    several = np.repeat(counts > 1, counts)
+    return [
+        f"{prefix}{offset}#{k}" if many else f"{prefix}{offset}"
+        for offset, k, many in zip(offsets.tolist(), numbers.tolist(), several.tolist(), strict=True)
     ]
 
 

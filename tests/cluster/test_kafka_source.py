@@ -15,7 +15,7 @@ import pyarrow as pa
 import pytest
 from kafka import TopicPartition
 
-from actors.ports import Decoded, Source, SourceError
+from actors.ports import Decoded, Source, SourceError, StreamUnavailableError
 from cluster.broker import Broker, BrokerProcess
 from cluster.config import FeaturesConfig, KafkaSourceConfig, Pipeline, build_pipeline
 from cluster.decode.decoder import Decoder
@@ -23,7 +23,7 @@ from cluster.streams.file_source import encode_arrow
 from cluster.streams.kafka_chunks import read_in_chunks
 from cluster.streams.kafka_client import connect_consumer, connect_producer, expanded
 from cluster.streams.kafka_source import KafkaSource
-from cluster.streams.open import describe_source, open_source
+from cluster.streams.open import describe_source, end_offsets, offsets_at, open_source
 from learning.batch import ROLE_FIRST
 
 TOPICS = (f"kafka-source-{i}" for i in itertools.count())
@@ -117,24 +117,6 @@ def test_bounded_order_does_not_depend_on_who_was_produced_last(broker):
     decoded = read_all(source)
     assert ids_of(decoded)[:4] == [(0, 0, 10), (1, 0, 10), (0, 10, 20), (1, 10, 20)]
     assert sum(len(each.batch) for each in decoded) == 60
-
-
-def test_reading_on_from_any_batch_gives_the_same_batches(broker):
-    """A worker comes back after a crash with offsets and the last partition of its snapshot: the rest is the same."""
-    pipeline = new_topic(broker, {p: [record(i) for i in range(20 + 7 * p)] for p in range(3)}, until="end")
-    bounds = describe_source(pipeline)
-    whole = read_all(open_source(pipeline, bounds))
-    for cut in (1, 4, 6):
-        left = dict(bounds)
-        for each in whole[:cut]:
-            batch_id = each.batch.batch_id
-            left[batch_id.partition] = (batch_id.next_offset, left[batch_id.partition][1])
-        after = whole[cut - 1].batch.batch_id.partition
-        rest = read_all(open_source(pipeline, left, after_partition=after))
-        assert ids_of(rest) == ids_of(whole)[cut:]
-        for first, second in zip(whole[cut:], rest, strict=True):
-            np.testing.assert_array_equal(first.batch.keys, second.batch.keys)
-            np.testing.assert_array_equal(first.batch.values, second.batch.values)
 
 
 def test_a_live_stream_gives_what_is_there_without_waiting_for_idle_partitions(broker):
@@ -234,6 +216,13 @@ def test_an_expired_offset_is_refused_before_anything_is_read(broker):
         open_source(pipeline, {0: (99, None)})
 
 
+def test_a_partition_that_was_read_to_its_end_may_have_expired(broker):
+    """A bounded run is taken up again when retention has removed all of a partition that it had finished."""
+    pipeline = new_topic(broker, {0: [record(0)], 1: [record(0)]})
+    decoded = read_all(open_source(pipeline, {0: (0, 1), 1: (99, 99)}))
+    assert ids_of(decoded) == [(0, 0, 1)]
+
+
 def test_an_offset_that_expires_while_it_is_read_is_a_sentence(broker):
     """Retention deletes messages between the check at the start and the first fetch."""
     pipeline = new_topic(broker, {0: [record(0)]})
@@ -256,8 +245,9 @@ def test_an_unknown_topic_is_a_sentence(broker):
     """The pipeline misspells its topic: the error names it and how to fill it, and the topic is not created."""
     pipeline = pipeline_of(broker.bootstrap_servers, "no-such-topic")
     for _ in range(2):
-        with pytest.raises(SourceError, match=r"no topic 'no-such-topic'.*jobs\.produce"):
+        with pytest.raises(SourceError, match=r"no topic 'no-such-topic'.*jobs\.produce") as raised:
             describe_source(pipeline)
+        assert not isinstance(raised.value, StreamUnavailableError)
 
 
 def test_an_unknown_partition_is_a_sentence(broker):
@@ -276,11 +266,38 @@ def test_no_broker_is_a_sentence_within_bounded_time(monkeypatch):
     monkeypatch.setattr("cluster.streams.open.DESCRIBE_TIMEOUT_S", 1.0)
     started_s = time.monotonic()
     with pytest.raises(
-        SourceError, match=rf"127.0.0.1:{port} within 1 s; start one with `python -m jobs.broker`"
+        StreamUnavailableError, match=rf"127.0.0.1:{port} within 1 s; start one with `python -m jobs.broker`"
     ):
         describe_source(pipeline)
     assert time.monotonic() - started_s < 5
     assert not [thread for thread in threading.enumerate() if "kafka" in thread.name.lower()]
+
+
+def test_a_broker_that_accepts_but_never_answers_is_an_outage(monkeypatch):
+    """The broker's machine hangs: connections come about, and no request is answered."""
+    monkeypatch.setattr("cluster.streams.open.DESCRIBE_TIMEOUT_S", 1.0)
+    with socket.create_server(("127.0.0.1", 0)) as deaf:
+        pipeline = pipeline_of(f"127.0.0.1:{deaf.getsockname()[1]}", "t")
+        for ask in (describe_source, end_offsets, lambda p: open_source(p, {0: (0, None)})):
+            with pytest.raises(StreamUnavailableError, match="no Kafka broker answered"):
+                ask(pipeline)
+
+
+def test_offsets_at_a_time_are_those_of_the_first_messages_from_then_on(broker):
+    """One partition has messages before and after the moment, one only before, one none."""
+    base_ms = 1_700_000_000_123
+    pipeline = new_topic(broker, {0: [], 1: [], 2: []})
+    for i in range(6):
+        fill(pipeline, {0: [record(i)]}, timestamp_ms=base_ms + 10 * i)
+    fill(pipeline, {1: [record(0), record(1)]}, timestamp_ms=base_ms)
+    assert end_offsets(pipeline) == {0: 6, 1: 2, 2: 0}
+    assert offsets_at(pipeline, base_ms / 1000) == {0: 0, 1: 0, 2: 0}
+    assert offsets_at(pipeline, base_ms / 1000 + 0.0005) == {0: 1, 1: 2, 2: 0}
+    assert offsets_at(pipeline, (base_ms + 30) / 1000) == {0: 3, 1: 2, 2: 0}
+    assert offsets_at(pipeline, (base_ms + 51) / 1000) == {0: 6, 1: 2, 2: 0}
+    assert offsets_at(pipeline, -1.0) == {0: 0, 1: 0, 2: 0}
+    with pytest.raises(SourceError, match="is no time"):
+        offsets_at(pipeline, float("nan"))
 
 
 def test_secrets_are_expanded_and_never_shown(monkeypatch):

@@ -4,25 +4,33 @@ from __future__ import annotations
 
 import base64
 import itertools
+import threading
 import time
+from dataclasses import replace
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import orjson
 import pytest
-from kafka import TopicPartition
+from hypothesis import given
+from hypothesis import strategies as st
+from kafka import TopicPartition, errors
 
-from actors.ports import DeadLetter, SourceError
-from cluster.broker import BrokerProcess
+from actors.ports import DeadLetter, SourceError, StreamUnavailableError
+from cluster.broker import Broker, BrokerProcess
 from cluster.config import build_pipeline
 from cluster.streams.kafka_client import connect_consumer
+from cluster.streams.kafka_errors import explain_kafka_error
 from cluster.streams.kafka_sender import DeliveryError, KafkaSender, ensure_topic
+from cluster.streams.open import open_source
 from cluster.streams.sinks import (
     PredictionSink,
     encode_dead_letter,
     encode_predictions,
     open_dead_letters,
     open_predictions,
+    places_of,
 )
 from learning.batch import Batch, BatchId
 from learning.texts import TextColumn
@@ -48,6 +56,14 @@ def pipeline_of(servers: str, **sections: Any):
 
 
 def messages_in(connection, topic: str) -> list[tuple[bytes | None, dict[str, Any]]]:
+    return [(each.key, orjson.loads(each.value)) for each in polled(connection, topic)]
+
+
+def values_in(connection, topic: str) -> list[bytes]:
+    return [each.value for each in polled(connection, topic)]
+
+
+def polled(connection, topic: str) -> list[Any]:
     consumer = connect_consumer(connection)
     partition = TopicPartition(topic, 0)
     consumer.assign([partition])
@@ -58,7 +74,7 @@ def messages_in(connection, topic: str) -> list[tuple[bytes | None, dict[str, An
     while len(found) < end and time.monotonic() < deadline_s:
         found += consumer.poll(timeout_ms=200).get(partition, [])
     consumer.close()
-    return [(each.key, orjson.loads(each.value)) for each in found]
+    return found
 
 
 def test_a_letter_says_where_it_was_and_why():
@@ -133,14 +149,51 @@ def test_letters_go_to_a_topic(broker, tmp_path):
 
 def test_predictions_are_keyed_by_id_or_place():
     """Of three records one has no id: it is known by partition and offset."""
-    encoded = encode_predictions(batch_of(["a", "", '"c'], 3), np.array([0.25, 0.5, 0.75]), "7")
+    encoded = encode_predictions(batch_of(["a", "", '"c'], 3), np.array([0.25, 0.5, 0.75]), "7", "clicks")
     assert [key for key, _ in encoded] == [b"a", b"3:11", b'"c']
-    assert orjson.loads(encoded[2][1]) == {"id": '"c', "prediction": 0.75, "version": "7"}
-    assert [key for key, _ in encode_predictions(batch_of(None), np.zeros(3), "7")] == [
+    assert orjson.loads(encoded[2][1]) == {
+        "id": '"c',
+        "prediction": 0.75,
+        "version": "7",
+        "place": "clicks[3]@12",
+        "batch": "[3]@10..13",
+    }
+    assert [key for key, _ in encode_predictions(batch_of(None), np.zeros(3), "7", "clicks")] == [
         b"3:10",
         b"3:11",
         b"3:12",
     ]
+
+
+@pytest.mark.parametrize(
+    ("offsets", "places"),
+    [
+        ([4, 5, 9], ["4", "5", "9"]),
+        ([4, 4, 4, 5, 9, 9], ["4#0", "4#1", "4#2", "5", "9#0", "9#1"]),
+        ([7, 7], ["7#0", "7#1"]),
+        ([7], ["7"]),
+        ([], []),
+    ],
+)
+def test_a_record_is_known_by_its_place(offsets, places):
+    """Messages with one record and Arrow messages with several lie in one batch: a number only where it is needed."""
+    batch = replace(batch_of(None, len(offsets)), positions=np.array(offsets, np.int64))
+    assert places_of(batch, "clicks") == [f"clicks[3]@{place}" for place in places]
+
+
+@given(st.lists(st.integers(1, 4), min_size=1, max_size=30), st.data())
+def test_a_place_does_not_depend_on_how_the_stream_was_cut(rows, data):
+    """A live stream is read again after a crash and cut otherwise, between any messages: repeats are recognised."""
+    offsets = np.repeat(np.arange(len(rows)), rows)
+    whole = replace(batch_of(None, len(offsets)), positions=offsets)
+    cuts = sorted(data.draw(st.sets(st.integers(0, len(rows)))) | {0, len(rows)})
+    edges = np.searchsorted(offsets, cuts).tolist()
+    parts = [
+        replace(batch_of(None, end - start), positions=offsets[start:end]) for start, end in pairwise(edges)
+    ]
+    places = places_of(whole, "clicks")
+    assert [place for part in parts for place in places_of(part, "clicks")] == places
+    assert len(set(places)) == len(offsets)
 
 
 def test_predictions_go_to_a_topic(broker):
@@ -151,7 +204,9 @@ def test_predictions_go_to_a_topic(broker):
     assert sink is not None
     sink.write(batch_of(["a", "b", "c"]), np.array([0.1, 0.2, 0.3]), "1")
     sink.flush()
-    assert [fields["prediction"] for _, fields in messages_in(pipeline.source, topic)] == [0.1, 0.2, 0.3]
+    found = [fields for _, fields in messages_in(pipeline.source, topic)]
+    assert [fields["prediction"] for fields in found] == [0.1, 0.2, 0.3]
+    assert [fields["place"] for fields in found] == ["clicks[3]@10", "clicks[3]@11", "clicks[3]@12"]
     sink.close()
     sink.close()
     assert open_predictions(pipeline_of(broker.bootstrap_servers)) is None
@@ -187,12 +242,96 @@ def test_a_message_that_is_too_large_is_a_sentence(broker):
     sender.abandon()
 
 
+@pytest.mark.parametrize(
+    ("error", "is_outage"),
+    [
+        (errors.NotLeaderForPartitionError(), True),
+        (errors.NotEnoughReplicasError(), True),
+        (errors.RequestTimedOutError(), True),
+        (ConnectionResetError(), True),
+        (errors.UnknownTopicOrPartitionError(), False),
+        (errors.SaslAuthenticationFailedError(), False),
+        (errors.TopicAuthorizationFailedError(), False),
+        (errors.CorruptRecordError(), False),
+        (FileNotFoundError("ca.pem"), False),
+    ],
+)
+def test_an_outage_is_told_from_what_would_fail_again(error, is_outage):
+    """A broker without a leader is worth another try; a refused login or a missing certificate is not."""
+    explained = explain_kafka_error(error, pipeline_of("b:9092").source, "t")
+    assert isinstance(explained, StreamUnavailableError) == is_outage
+    assert "b:9092" in str(explained)
+
+
+def test_an_outage_loses_nothing_and_stores_nothing_twice(tmp_path):
+    """The broker restarts twice while a worker sends predictions and another reads them, each time for a second."""
+    with Broker(tmp_path) as broker:
+        broker.create_topic("clicks", 1)
+        pipeline = pipeline_of(broker.bootstrap_servers)
+        source = open_source(pipeline, {0: (0, None)})
+        sender = KafkaSender(pipeline.source, "clicks")
+        thread = threading.Thread(target=send_for_a_while, args=(sender, 1000))
+        thread.start()
+        places: list[int] = []
+        for _ in range(2):
+            places += offsets_polled(source, for_s=0.5)
+            broker.stop()
+            places += offsets_polled(source, for_s=1.0)
+            broker.start()
+        thread.join(30.0)
+        assert not thread.is_alive()
+        assert sender.failed == 0
+        deadline_s = time.monotonic() + 20
+        while len(places) < 1000 and time.monotonic() < deadline_s:
+            places += offsets_polled(source, for_s=0.2)
+        source.close()
+        sent = [orjson.loads(each)["n"] for each in values_in(pipeline.source, "clicks")]
+    assert sent == list(range(1000))
+    assert places == list(range(1000))
+
+
+def send_many(sender: KafkaSender, count: int) -> None:
+    for _ in range(count):
+        sender.send(b"x" * 100)
+
+
+def send_for_a_while(sender: KafkaSender, count: int) -> None:
+    for i in range(count):
+        sender.send(orjson.dumps({"n": i, "features": {"a": i}, "label": 1}))
+        time.sleep(0.003)
+    sender.close(60.0)
+
+
+def offsets_polled(source, for_s: float) -> list[int]:
+    deadline_s = time.monotonic() + for_s
+    found: list[int] = []
+    while time.monotonic() < deadline_s:
+        decoded = source.poll(0.1)
+        found += [] if decoded is None else decoded.batch.positions.tolist()
+    return found
+
+
+def test_an_outage_that_lasts_too_long_is_said_to_be_one(tmp_path):
+    """The broker stays away longer than the sender waits: an error that tells whoever supervises to try again."""
+    with Broker(tmp_path) as broker:
+        broker.create_topic("t", 1)
+        pipeline = pipeline_of(broker.bootstrap_servers)
+        sender = KafkaSender(pipeline.source, "t", under_way_bytes_max=10_000, timeout_s=0.5)
+        sender.send(b"x")
+        sender.flush()
+        broker.stop()
+        with pytest.raises(StreamUnavailableError, match="not delivered: the broker did not confirm in time"):
+            send_many(sender, 1000)
+        assert sender.sent < 1000
+        sender.abandon()
+
+
 @pytest.mark.slow
 def test_a_broker_that_is_gone_is_a_sentence_within_bounded_time(tmp_path):
     """kill -9 of the broker before the flush: how many messages were not delivered, and to which topic."""
     with BrokerProcess(tmp_path, topics={"t": 1}) as process:
         sender = KafkaSender(pipeline_of(process.bootstrap_servers).source, "t")
-        sink = PredictionSink(sender)
+        sink = PredictionSink(sender, "clicks")
         sink.write(batch_of(["a", "b", "c"]), np.zeros(3), "1")
         sink.flush()
         process.kill()
