@@ -5,7 +5,9 @@ Messages in:
     arrive(Arrived) -> Directive: a worker stands at a barrier, or has finished.
     directive() -> Directive: a waiting worker asks whether its barrier is down.
     commands() -> list[Command]: the supervisor fetches what is to be done; each command is handed out once.
-    snapshot_taken(number), stop(): from the supervisor.
+    tell(event): a snapshot is written, has failed, or is asked for; everybody is to stop. From the supervisor.
+    begin(plan): another generation of the job.
+    ping(): says that it lives.
     status() -> Status: progress, for people and MLflow.
 Messages out: none (workers and the supervisor ask).
 """
@@ -17,10 +19,20 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from learning.coordination import Brain
-from learning.job_messages import Arrived, Command, Directive, Reported, SnapshotTaken, StopAsked
 
 if TYPE_CHECKING:
-    from learning.job_messages import Event
+    from learning.job_messages import (
+        Arrived,
+        Command,
+        Directive,
+        Event,
+        Reported,
+        SnapshotAsked,
+        SnapshotFailed,
+        SnapshotWritten,
+        StopAsked,
+    )
+    from learning.job_state import JobPlan
     from learning.learner import Metrics
     from learning.metrics import DelayHistogram
 
@@ -29,7 +41,7 @@ __all__ = ["Coordinator", "Status", "WorkerStatus"]
 
 @dataclass(frozen=True, slots=True)
 class WorkerStatus:
-    """One worker's progress."""
+    """One worker's progress in this generation."""
 
     worker: int
     partitions: tuple[int, ...]
@@ -44,6 +56,7 @@ class Status:
     """The job's progress since its start; take the difference of two for a window."""
 
     phase: str
+    generation: int
     records: int
     dead: int
     lag: int
@@ -56,18 +69,18 @@ class Status:
 class Coordinator:
     """Thin, thread-safe shell around a `Brain` (a local run calls it from two threads)."""
 
-    def __init__(
-        self,
-        partitions: list[tuple[int, ...]],
-        metrics: Metrics,
-        snapshot_interval_records: int,
-        records_max: int | None,
-    ) -> None:
-        self._brain = Brain(
-            partitions, metrics, snapshot_interval_records=snapshot_interval_records, records_max=records_max
-        )
-        self._commands: list[Command] = []
+    def __init__(self, plan: JobPlan) -> None:
         self._lock = threading.Lock()
+        self.begin(plan)
+
+    def begin(self, plan: JobPlan) -> None:
+        """Begin a generation; what was to be done in the one before is forgotten."""
+        with self._lock:
+            self._brain = Brain(plan)
+            self._commands: list[Command] = []
+
+    def ping(self) -> None:
+        """Say that this process lives."""
 
     def report(self, reported: Reported) -> Directive:
         """Count a worker's batch."""
@@ -82,13 +95,9 @@ class Coordinator:
         with self._lock:
             return self._brain.directive
 
-    def snapshot_taken(self, number: int) -> None:
-        """The shards hold copies for snapshot `number`; lets the workers go on."""
-        self._handle(SnapshotTaken(number))
-
-    def stop(self) -> None:
-        """Ask all workers to finish what they have in hand and end."""
-        self._handle(StopAsked())
+    def tell(self, event: SnapshotWritten | SnapshotFailed | SnapshotAsked | StopAsked) -> None:
+        """Something has happened, or is wanted."""
+        self._handle(event)
 
     def commands(self) -> list[Command]:
         """Commands that have come up since the last call."""
@@ -106,7 +115,7 @@ class Coordinator:
             ]
             lag = sum(w.lag for w in brain.workers)
             return Status(
-                brain.phase.value, brain.records, brain.dead, lag, brain.snapshots,
+                brain.phase.value, brain.moment.generation, brain.records, brain.dead, lag, brain.snapshots,
                 brain.metrics.copy(), brain.delays, workers,
             )  # fmt: skip
 

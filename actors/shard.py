@@ -1,10 +1,10 @@
 """ParameterShard: owns the rows of some segments of the key space, in one table for each table of the learner.
 
 Messages in:
-    exchange(worker, push, pull) -> Rows or None: apply an earlier push of the worker and answer its next pull, in one
-        call; or Wait, and the worker asks again. exchange_packed is the same as bytes.
-    snapshot() -> state by table: copies, taken between two exchanges.
-    restore(tables): replace the content.
+    exchange(worker, moment, push, pull) -> Rows or None: apply an earlier push of the worker and answer its next pull,
+        in one call; or Wait, and the worker asks again. exchange_packed is the same as bytes.
+    freeze(moment), part(): begin a snapshot, and what of it is here; snapshot(): copies of all there is now.
+    restore(tables, ...): replace the content, and begin a new generation.
     ask(question) -> answer: rows by key, best items; changes nothing (learning/questions.py).
     status() -> rows, bytes, pushes, staleness, and how many rows other workers had moved.
 Messages out: none.
@@ -26,11 +26,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from actors.answers import answer
-from actors.table_names import TableNames
-from learning.bounded import BoundedTable
-from learning.exchange import Pull, Push, Rows, Wait, split_carried, split_rows
-from learning.keys import BIAS_KEY
-from learning.policy import TablePolicy
+from actors.holding import Holding, HoldingPart
+from actors.ports import StaleGenerationError
+from learning.exchange import Moment, Pull, Push, Rows, Wait, split_carried, split_rows
 from learning.staleness import StalenessGate, StalenessHistogram
 from learning.wire import pack_answer, unpack_call
 
@@ -39,9 +37,10 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from actors.ports import Tables
+    from actors.ports import Sides, Tables
     from learning.batch import BatchId
     from learning.learner import Learner
+    from learning.policy import TablePolicy
     from learning.questions import Found, Listed, Question
 
 __all__ = ["ParameterShard", "StalePushError"]
@@ -81,28 +80,30 @@ class ParameterShard:
     ) -> None:
         self._shard = shard
         self._learner = learner
-        self._specs = learner.specs()
+        self.held = Holding(learner, policies)
+        self._specs, self._tables = self.held.specs, self.held.tables
+        self._keeps_all, self._names = self.held.keeps_all, self.held.names
         self._widths = [spec.width for spec in self._specs]
-        of_tables = [(policies or {}).get(spec.name, TablePolicy()) for spec in self._specs]
-        self._keeps_all = [policy.keeps_all for policy in of_tables]
-        self._tables = [
-            BoundedTable(spec.width, policy, birth=spec.birth)
-            for spec, policy in zip(self._specs, of_tables, strict=True)
-        ]
-        self._names = TableNames(learner)
+        self._generation = 1
         self._gate = StalenessGate(staleness_examples_max, staleness_share_max)
         self._staleness = StalenessHistogram()
         self._open: dict[int, list[_Ticket]] = {}
         self._applied: dict[int, BatchId] = {}
         self._pushes = self._repeats = self._moved_rows = 0
 
-    def exchange(self, worker: int, push: Push | None, pull: Pull | None) -> Rows | Wait:
+    def exchange(self, worker: int, moment: Moment, push: Push | None, pull: Pull | None) -> Rows | Wait:
         """Apply `push`; then the present rows of the keys of `pull` (none without one), or that it has to wait.
 
         Raises:
+            StaleGenerationError: the job has gone back to a snapshot since.
             StalePushError: the push belongs to no open pull of this worker.
 
         """
+        with self.held.lock:
+            self.freeze(moment)
+            return self._exchange(worker, push, pull)
+
+    def _exchange(self, worker: int, push: Push | None, pull: Pull | None) -> Rows | Wait:
         if push is not None:
             self._apply(worker, push)
         if pull is not None and not self._gate.enter(worker, pull.batch_id, pull.records):
@@ -187,7 +188,7 @@ class ParameterShard:
         table, at, base = self._tables[t], ticket.at[t], ticket.base[t]
         if not self._keeps_all[t] and (absent := at < 0).any():
             at, base, end = at[~absent], base[~absent], end[~absent]
-        return self._learner.merge(t, table.rows, at, base, end, self._bias_row(t), coupling)
+        return self._learner.merge(t, table.rows, at, base, end, self.held.bias_row(t), coupling)
 
     def _carry(
         self, t: int, ticket: _Ticket, following: _Ticket, end: NDArray[np.float32], coupling: float
@@ -199,15 +200,9 @@ class ParameterShard:
             both = (ticket.at[t][places] >= 0) & (following.at[t][: len(places)] >= 0)
             places, to = places[both], to[both]
         rows = following.base[t]
-        bias = np.flatnonzero(following.at[t] == self._bias_row(t)) if self._specs[t].bias else _NONE
+        bias = np.flatnonzero(following.at[t] == self.held.bias_row(t)) if self._specs[t].bias else _NONE
         place = int(bias[0]) if len(bias) else -1
         self._learner.merge(t, rows, to, ticket.base[t][places], end[places], place, coupling)
-
-    def _bias_row(self, t: int) -> int:
-        """The bias coordinate's row number; -1 if this shard has none."""
-        if not self._specs[t].bias:
-            return -1
-        return int(self._tables[t].find(np.array([BIAS_KEY], np.uint64))[0])
 
     def _stale(self, worker: int, ticket: _Ticket | None, push: Push, expected: int) -> StalePushError:
         opened = "none" if ticket is None else f"{ticket.pull.batch_id} with {expected} numbers"
@@ -217,30 +212,50 @@ class ParameterShard:
             f"{came}; restart the job from its last snapshot"
         )
 
-    def snapshot(self) -> Tables:
-        """Of each table, copies of all keys, rows and names."""
-        tables = zip(self._specs, self._tables, strict=True)
-        return {spec.name: self._names.snapshot(t, table) for t, (spec, table) in enumerate(tables)}
+    def freeze(self, moment: Moment) -> None:
+        """Begin the moment's snapshot, if it has not begun. Raises StaleGenerationError."""
+        if moment.generation != self._generation:
+            raise StaleGenerationError(
+                f"shard {self._shard} is in generation {self._generation} of the job and was sent a message of "
+                f"generation {moment.generation}; it is refused"
+            )
+        self.held.freeze(moment.snapshot, moment.since)
 
-    def restore(self, tables: Tables) -> None:
-        """Replace the content of each table; open pulls are forgotten."""
-        for t, (spec, table) in enumerate(zip(self._specs, self._tables, strict=True)):
-            self._names.restore(t, table, tables[spec.name])
+    def part(self) -> HoldingPart:
+        """The snapshot that has begun, to be read once, in any thread."""
+        return self.held.part()
+
+    def snapshot(self) -> Tables:
+        """Of each table, copies of all keys, rows and names as they are now."""
+        return self.held.snapshot()
+
+    def begin(self, moment: Moment) -> None:
+        """Begin a generation with empty tables, which is how a shard is made."""
+        self._generation = moment.generation
+
+    def restore(
+        self, tables: Tables, sides: Sides | None = None, moment: Moment | None = None, pushed: int = 0
+    ) -> None:
+        """Replace the content by that of the moment's snapshot, and begin its generation.
+
+        Open pulls are forgotten. `pushed`: records that the job has learnt so far.
+        """
+        moment = moment or Moment(self._generation)
+        self.held.restore(tables, sides, moment.snapshot)
+        self._generation = moment.generation
         self._open.clear()
         self._applied.clear()
-        self._gate = StalenessGate(self._gate.bound, self._gate.share_max, self._gate.pushed)
+        self._gate = StalenessGate(self._gate.bound, self._gate.share_max, pushed or self._gate.pushed)
 
     def ask(self, question: Question) -> Found | Listed:
         """Answer a question about the rows as they are now."""
-        return answer(question, self._learner, self._tables, self._names)
+        with self.held.lock:
+            return answer(question, self._learner, self._tables, self._names)
 
     def status(self) -> dict[str, Any]:
         """State of each table now; pushes, repeats, waits and rows moved by others since the start; staleness."""
         return {
-            "tables": {
-                spec.name: self._names.counted(t, table.status())
-                for t, (spec, table) in enumerate(zip(self._specs, self._tables, strict=True))
-            },
+            "tables": self.held.status(),
             "pushes": self._pushes,
             "repeated_pushes": self._repeats,
             "moved_rows": self._moved_rows,

@@ -8,7 +8,7 @@ key whose row went and came back gets its name again.
 from __future__ import annotations
 
 import itertools
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -17,27 +17,15 @@ from learning.table_state import TableState
 from learning.texts import TextColumn
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping, Sequence
 
     from numpy.typing import NDArray
 
+    from learning.bounded import BoundedTable
     from learning.exchange import Named, Pull
     from learning.learner import Learner
 
 __all__ = ["TableNames"]
-
-
-class _Rows(Protocol):
-    """A table, bounded or not."""
-
-    def find(self, keys: NDArray[np.uint64]) -> NDArray[np.int64]:
-        """Row numbers of keys."""
-
-    def snapshot(self) -> tuple[NDArray[np.uint64], NDArray[Any]]:
-        """Copies of all live keys and rows."""
-
-    def restore(self, keys: NDArray[np.uint64], rows: NDArray[Any]) -> None:
-        """Replace the content by rows numbered in this order."""
 
 
 class TableNames:
@@ -76,18 +64,29 @@ class TableNames:
         """Names of rows of table t, empty where unknown."""
         return self._names[t].of(rows, keys)
 
-    def snapshot(self, t: int, table: _Rows) -> TableState:
+    def beside(self, t: int, rows: NDArray[np.int64], state: TableState) -> TableState:
+        """`state`, the content of `rows` of table t, with their names."""
+        return state._replace(names=self.of(t, rows, state.keys)) if t in self._names else state
+
+    def snapshot(self, t: int, table: BoundedTable) -> TableState:
         """Copies of all of table t."""
         keys, rows = table.snapshot()
-        return TableState(keys, rows, self.of(t, table.find(keys), keys) if t in self._names else None)
+        return self.beside(t, table.find(keys), TableState(keys, rows))
 
-    def restore(self, t: int, table: _Rows, state: TableState) -> None:
-        """Replace the content of table t."""
-        table.restore(state.keys, state.rows)
+    def restore(
+        self,
+        t: int,
+        table: BoundedTable,
+        state: TableState,
+        sides: Sequence[Mapping[str, NDArray[Any]]],
+        number: int,
+    ) -> None:
+        """Replace the content of table t by that of snapshot `number`."""
+        table.restore(state, sides, number)
         if t in self._names:
             self._names[t].clear()
             if state.names is not None:
-                self._names[t].put(np.arange(len(state.keys)), state.keys, state.names)
+                self._names[t].put(table.find(state.keys), state.keys, state.names)
 
     def _parts(self, pull: Pull) -> Iterator[tuple[int, Names, slice]]:
         """Each named table with its part of the pull's keys."""

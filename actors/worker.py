@@ -19,6 +19,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from actors.ports import StaleGenerationError
+from learning.exchange import Moment
 from learning.job_messages import Arrived, Directive, Reported
 from learning.metrics import DelayHistogram
 
@@ -28,13 +30,13 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from actors.ports import CoordinatorPort, DeadLetterPort, Decoded, ParameterStore, PredictionPort, Source
-    from learning.batch import Batch
+    from learning.batch import Batch, BatchId
     from learning.encoding import NumericEncoder
     from learning.learner import Learner, Metrics
 
 __all__ = ["BarrierTimeoutError", "Worker", "World"]
 
-_BARRIER_POLL_S = 0.01
+_BARRIER_POLL_S = 0.002
 
 
 class BarrierTimeoutError(Exception):
@@ -61,8 +63,7 @@ class _Tally:
     metrics: Metrics
     delays: DelayHistogram = field(default_factory=DelayHistogram)
     dead: int = 0
-    batches: int = 0
-    next_offsets: dict[int, int] = field(default_factory=dict)
+    batches: list[BatchId] = field(default_factory=list)
 
 
 class _Prepared(NamedTuple):
@@ -80,7 +81,7 @@ class _Learnt(NamedTuple):
 
 
 class Worker:
-    """One worker of a job; belongs to one thread."""
+    """One worker of a job; belongs to one thread. `moment`: when its generation begins."""
 
     def __init__(
         self,
@@ -88,9 +89,10 @@ class Worker:
         learner: Learner,
         encoder: NumericEncoder,
         world: World,
+        moment: Moment = Moment(),  # noqa: B008 - a tuple of numbers
         *,
         pulls_in_flight_max: int = 2,
-        poll_timeout_s: float = 0.2,
+        poll_timeout_s: float = 0.05,
         report_interval_s: float = 0.05,
         barrier_timeout_s: float = 600.0,
     ) -> None:
@@ -104,12 +106,13 @@ class Worker:
         self._reported_s = 0.0
         self._tally = _Tally(learner.metrics())
         self._barrier_timeout_s = barrier_timeout_s
-        self._directive = Directive(barrier=0, released=0, stop=False)
+        self._moment = moment
+        self._directive = Directive(moment.snapshot, moment)
+        world.store.advance(moment)
         self._prepared: _Prepared | None = None
         self._pulled: deque[_Prepared] = deque()
         self._unacknowledged: deque[_Learnt] = deque()
         self._acknowledged = 0
-        self._offsets: dict[int, int] = {}
 
     def run(self) -> None:
         """Learn until the source is exhausted or the directive says stop; every push is acknowledged at the end."""
@@ -168,13 +171,14 @@ class Worker:
         self._unacknowledged.append(_Learnt(decoded, predictions))
         if self._world.predictions is not None:
             own = predictions if predictions.ndim == 1 else predictions[:, 0]
-            self._world.predictions.write(batch, own, str(self._directive.released))
+            self._world.predictions.write(batch, own, str(self._moment.snapshot))
 
     def _settle(self) -> None:
-        """Have everything acknowledged and reported; an idle worker reports too, to learn of directives."""
+        """Have everything acknowledged and reported, and learn what is wanted: there is time to wait for the answer."""
         self._world.store.flush()
         self._acknowledge()
         self._report()
+        self._heed(self._world.coordinator.directive())
 
     def _acknowledge(self) -> None:
         """Batches that the store holds for certain count as done, with their offsets; report when it is time."""
@@ -185,44 +189,54 @@ class Worker:
             self._learner.judge(tally.metrics, predictions, batch)
             tally.delays.update(now_s - batch.produced_s)
             tally.dead += len(decoded.dead)
-            tally.batches += 1
-            tally.next_offsets[batch.batch_id.partition] = batch.batch_id.next_offset
+            tally.batches.append(batch.batch_id)
             self._acknowledged += 1
         if self._tally.batches and now_s - self._reported_s >= self._report_interval_s:
             self._report()
 
     def _report(self) -> None:
         tally, self._tally = self._tally, _Tally(self._learner.metrics())
-        self._offsets.update(tally.next_offsets)
         reported = Reported(
-            self._worker, tally.metrics, tally.delays, tally.dead, tally.batches, tally.next_offsets,
+            self._worker, self._moment.generation, tally.metrics, tally.delays, tally.dead, tally.batches,
             self._world.source.lag_records(),
         )  # fmt: skip
-        self._directive = self._world.coordinator.report(reported)
+        self._heed(self._world.coordinator.report(reported))
         self._reported_s = self._world.clock_s()
 
+    def _heed(self, directive: Directive) -> None:
+        """Take the newest directive. Raises StaleGenerationError if the job has gone back to a snapshot."""
+        if directive.moment.generation != self._moment.generation:
+            raise StaleGenerationError(
+                f"worker {self._worker} is of generation {self._moment.generation} of the job, which is in generation "
+                f"{directive.moment.generation} now; it ends, and its batches are learnt again"
+            )
+        self._directive = directive
+
     def _barrier_due(self) -> bool:
-        return self._directive.barrier > self._directive.released
+        return self._directive.barrier > self._moment.snapshot
 
     def _stand_at_barrier(self) -> None:
-        """Arrive, and wait (bounded) until the shards have copied their state."""
+        """Arrive, and wait (bounded) until all others have too; then all that is sent belongs to the next snapshot."""
         barrier = self._directive.barrier
         self._arrive(finished=False)
         deadline_s = self._world.clock_s() + self._barrier_timeout_s
-        while self._directive.released < barrier:
+        while self._directive.moment.snapshot < barrier:
             if self._world.clock_s() > deadline_s:
                 msg = (
                     f"worker {self._worker} waited {self._barrier_timeout_s:g} s at snapshot barrier {barrier}; "
-                    f"a worker or shard is stuck, look at their logs"
+                    f"another worker is stuck, look at their logs"
                 )
                 raise BarrierTimeoutError(msg)
             self._world.sleep(_BARRIER_POLL_S)
-            self._directive = self._world.coordinator.directive()
+            self._heed(self._world.coordinator.directive())
+        self._moment = self._directive.moment
+        self._world.store.advance(self._moment)
 
     def _arrive(self, *, finished: bool) -> None:
         self._world.dead_letters.flush()
         if self._world.predictions is not None:
             self._world.predictions.flush()
-        encoder = self._encoder.state()
-        arrived = Arrived(self._worker, self._directive.barrier, dict(self._offsets), encoder, finished)
-        self._directive = self._world.coordinator.arrive(arrived)
+        arrived = Arrived(
+            self._worker, self._moment.generation, self._directive.barrier, self._encoder.state(), finished
+        )
+        self._heed(self._world.coordinator.arrive(arrived))

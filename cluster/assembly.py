@@ -10,11 +10,14 @@ from typing import TYPE_CHECKING, Any
 from actors.worker import Worker, World
 from cluster.streams.open import open_source
 from cluster.streams.sinks import open_dead_letters, open_predictions
+from learning.batch import BatchId
 from learning.encoding import NumericEncoder
+from learning.exchange import Moment
 
 if TYPE_CHECKING:
     from actors.ports import CoordinatorPort, ParameterStore
     from cluster.config import Pipeline
+    from learning.job_state import EncoderState
     from learning.learner import Learner
 
 __all__ = ["WorkerSpec", "build_encoder", "build_worker", "wanted_records"]
@@ -25,12 +28,18 @@ class WorkerSpec:
     """All that one worker is built from; travels to the worker's process.
 
     `bounds` gives each of the worker's partitions its first offset and its end offset (None: the stream goes on).
+    `encoder` is what it knows about numbers already, `turn` the partition of its last batch before this generation.
     """
 
     worker: int
     pipeline: Pipeline
     run_folder: str
     bounds: dict[int, tuple[int, int | None]]
+    moment: Moment
+    encoder: EncoderState | None = None
+    turn: int | None = None
+    batches: tuple[BatchId, ...] = ()
+    """What a replay begins with: these batches, in this order."""
 
 
 def wanted_records(learner: Learner) -> dict[str, Any]:
@@ -53,7 +62,14 @@ def build_worker(spec: WorkerSpec, store: ParameterStore, coordinator: Coordinat
     learner = pipeline.learner.build()
     kept = tuple(learner.named.values())
     world = World(
-        source=open_source(pipeline, spec.bounds, kept_roles=kept, **wanted_records(learner)),
+        source=open_source(
+            pipeline,
+            spec.bounds,
+            kept_roles=kept,
+            after_partition=spec.turn,
+            plan=spec.batches,
+            **wanted_records(learner),
+        ),
         store=store,
         coordinator=coordinator,
         dead_letters=open_dead_letters(pipeline, Path(spec.run_folder) / "dead_letters", spec.worker),
@@ -61,10 +77,14 @@ def build_worker(spec: WorkerSpec, store: ParameterStore, coordinator: Coordinat
         clock_s=time.time,
         sleep=time.sleep,
     )
+    encoder = build_encoder(pipeline)
+    if spec.encoder is not None:
+        encoder.restore(*spec.encoder)
     return Worker(
         spec.worker,
         learner,
-        build_encoder(pipeline),
+        encoder,
         world,
+        spec.moment,
         pulls_in_flight_max=pipeline.cluster.pulls_in_flight_max,
     )

@@ -35,9 +35,13 @@ __all__ = [
     "Pipeline",
     "PipelineError",
     "PredictionsConfig",
+    "RecoveryConfig",
     "SnapshotsConfig",
     "load_pipeline",
 ]
+
+
+_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"
 
 
 class KafkaConnection(Section):
@@ -117,10 +121,28 @@ class ClusterConfig(Section):
 
 
 class SnapshotsConfig(Section):
-    """Where the state is written, and how often; 0 records means only at the end."""
+    """Where the state is written, and how often. One is always taken at the end."""
 
     path: str = "runs"
+    """A folder that all nodes share, or an fsspec URL (s3://bucket/runs); each run has a folder of its own in it."""
+    interval_s: Annotated[float, Field(ge=0)] = 30.0
+    """Seconds between two, if something was learnt; 0: not by time."""
     interval_records: Annotated[int, Field(ge=0)] = 0
+    """Records between two; 0: not by records."""
+    deltas_max: Annotated[int, Field(ge=0)] = 16
+    """Differences in a row, at most, before a whole one is written."""
+    keep: Annotated[int, Field(ge=1)] = 3
+    """How many stay restorable, besides those that are model versions."""
+    write_timeout_s: PositiveFloat = 600.0
+
+
+class RecoveryConfig(Section):
+    """What happens when an actor or a node dies, or the broker stays away: back to the last snapshot, and on."""
+
+    attempts_max: Annotated[int, Field(ge=0)] = 5
+    """Times in a row without a newer snapshot; then the job ends. 0: a death ends it."""
+    unavailable_s: PositiveFloat = 300.0
+    """How long to wait for a broker, or for room for the actors, before the job ends."""
 
 
 class PredictionsConfig(Section):
@@ -151,7 +173,7 @@ class MlflowConfig(Section):
 class Pipeline(Section):
     """A whole pipeline; `batch_records` is how many records are pulled, learnt and pushed at a time."""
 
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
+    name: Annotated[str, Field(pattern=_NAME)]
     source: Annotated[KafkaSourceConfig | FileSourceConfig, Field(discriminator="kind")]
     features: FeaturesConfig = FeaturesConfig()
     learner: AnyLearnerConfig = Field(default_factory=default_learner)
@@ -161,7 +183,10 @@ class Pipeline(Section):
     records_max: PositiveInt | None = None
     """The job ends once this many records have been read (learnt or dead-lettered); None sets no such end."""
     cluster: ClusterConfig = ClusterConfig()
+    run: Annotated[str, Field(pattern=_NAME)] | None = None
+    """The run's name: one that exists is continued from its last snapshot. None: a new one, named by the time."""
     snapshots: SnapshotsConfig = SnapshotsConfig()
+    recovery: RecoveryConfig = RecoveryConfig()
     predictions: PredictionsConfig = PredictionsConfig()
     dead_letters: DeadLettersConfig = DeadLettersConfig()
     mlflow: MlflowConfig = MlflowConfig()

@@ -1,10 +1,10 @@
-"""One job from a pipeline to its result: find the partitions, start the actors, supervise, record in MLflow."""
+"""One job from a pipeline to its result: find or make the run, begin where it stands, supervise, record in MLflow."""
 
 from __future__ import annotations
 
 import os
 import time
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,29 +13,32 @@ from rich.markup import escape
 
 from actors.ports import SourceError, StoreError
 from actors.worker import BarrierTimeoutError
-from cluster.assembly import WorkerSpec, wanted_records
+from cluster.assembly import wanted_records
 from cluster.figures import Figures, metric_points
 from cluster.loopback import stay_on_loopback
 from cluster.models.registry import RunLog
 from cluster.progress import ProgressLine
+from cluster.promote import Promoter
+from cluster.snapshots.errors import SnapshotError
+from cluster.snapshots.store import SnapshotStore
+from cluster.snapshots.writing import SnapshotWriter
+from cluster.starts import OtherRunError, Start, Starter
 from cluster.streams.file_source import schema_of
-from cluster.streams.open import describe_source
-from cluster.supervise import ClusterPort, Supervisor
+from cluster.supervise import ClusterPort, GaveUpError, Supervisor
 from cluster.warm import warm_up
-from learning.coordination import assign
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     from rich.console import Console
 
     from actors.coordinator import Status
     from cluster.config import Pipeline
 
-__all__ = ["JobError", "JobResult", "run_job"]
+__all__ = ["JobError", "JobResult", "resolved", "run_job"]
 
-_REGISTER_TIMEOUT_S = 120.0
 _MLFLOW_OPEN_TIMEOUT_S = 15.0
+_NOTHING: Callable[[], None] = lambda: None  # noqa: E731
 
 
 class JobError(Exception):
@@ -44,16 +47,20 @@ class JobError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class JobResult:
-    """What a finished job leaves: `seconds` are those of learning, without start-up and registration."""
+    """What a finished job leaves: `seconds` are those of learning, without start-up and registration.
+
+    `snapshot` is the folder (or URL) of its last one, `run_folder` where on this machine its dead letters are.
+    """
 
     name: str
     figures: Figures
     seconds: float
     run_folder: Path
-    snapshot: Path
+    snapshot: str
     run_id: str | None
     model: str | None
     version: int | None
+    recoveries: int
 
 
 def run_job(
@@ -61,10 +68,10 @@ def run_job(
     console: Console,
     *,
     local: bool = False,
-    on_ready: Callable[[], None] = lambda: None,
-    watch: Callable[[], None] = lambda: None,
+    on_ready: Callable[[], None] = _NOTHING,
+    watch: Callable[[], None] = _NOTHING,
 ) -> JobResult:
-    """Run a pipeline to its end.
+    """Run a pipeline to its end, from where its run stands.
 
     Args:
         pipeline: what to learn.
@@ -74,58 +81,39 @@ def run_job(
         watch: called again and again while the job runs; what it raises ends the job.
 
     Raises:
-        JobError: for everything that the user can mend, and for deaths of actors.
+        JobError: for everything that the user can mend, and for deaths from which there is no coming back.
 
     """
-    name = f"{pipeline.name}-{time.strftime('%Y%m%d-%H%M%S')}"
+
+    def say(sentence: str) -> None:
+        console.print(f"[yellow]{escape(sentence)}[/]", highlight=False, soft_wrap=True)
+
+    expected = (SourceError, StoreError, BarrierTimeoutError, SnapshotError, OtherRunError, GaveUpError)
     try:
         pipeline = resolved(pipeline)
-        specs = _worker_specs(pipeline, Path(pipeline.snapshots.path) / name, local=local)
-        log = RunLog(say=lambda sentence: console.print(f"[yellow]{escape(sentence)}[/]", highlight=False))
-        if pipeline.mlflow.enabled:
-            log.start(pipeline.model_dump(mode="json"), name)
-        status = "FAILED"
-        try:
-            with console.status("compiling kernels (half a minute, the first time only)"):
-                warm_up(pipeline.learner.build(), pipeline.policies().values())
-            with _started(pipeline, specs, console, local=local) as cluster:
-                with console.status("opening the MLflow run"):
-                    log.wait_opened(_MLFLOW_OPEN_TIMEOUT_S)
-                on_ready()
-                result = _supervise(cluster, pipeline, specs, log, console, name, watch)
-            status = "FINISHED"
-        finally:
-            if pipeline.mlflow.enabled:
-                log.finish(status)
-    except (SourceError, StoreError, BarrierTimeoutError) as error:
+        name, folder, url = _run_of(pipeline)
+        store = SnapshotStore(url, say)
+        with store.exclusive():
+            job = _Job(pipeline, name, folder, store, Starter(pipeline, store, url, folder, say, local=local))
+            return job.run(console, say, on_ready, watch, local=local)
+    except expected as error:
         raise JobError(str(error)) from error
-    return result
 
 
-def _worker_specs(pipeline: Pipeline, run_folder: Path, *, local: bool) -> list[WorkerSpec]:
-    """What each worker is built from: its share of the partitions, and where they begin and end."""
-    partitions = describe_source(pipeline, **wanted_records(pipeline.learner.build()))
-    shares = assign(list(partitions), 1 if local else pipeline.cluster.workers)
-    run_folder.mkdir(parents=True, exist_ok=True)
-    return [
-        WorkerSpec(
-            worker=worker,
-            pipeline=pipeline,
-            run_folder=str(run_folder.resolve()),
-            bounds={partition: partitions[partition] for partition in share},
-        )
-        for worker, share in enumerate(shares)
-    ]
-
-
-@contextmanager
-def _started(
-    pipeline: Pipeline, specs: list[WorkerSpec], console: Console, *, local: bool
-) -> Iterator[ClusterPort]:
-    with ExitStack() as stack:
-        with console.status("starting" if local else "starting actors on Ray"):
-            cluster = stack.enter_context(_cluster(pipeline, specs, local=local))
-        yield cluster
+def _run_of(pipeline: Pipeline) -> tuple[str, Path, str]:
+    """The run's name, its folder on this machine, and the path or URL of its snapshots' home."""
+    place = pipeline.snapshots.path
+    base = Path("runs") if "://" in place else Path(place)
+    name = pipeline.run
+    if name is None:
+        name = stamp = f"{pipeline.name}-{time.strftime('%Y%m%d-%H%M%S')}"
+        others = 1
+        while (base / name).exists():  # another one that began in this very second
+            others += 1
+            name = f"{stamp}-{others}"
+    folder = (base / name).resolve()
+    folder.mkdir(parents=True, exist_ok=pipeline.run is not None)
+    return name, folder, f"{place.rstrip('/')}/{name}" if "://" in place else str(folder)
 
 
 def resolved(pipeline: Pipeline) -> Pipeline:
@@ -140,78 +128,113 @@ def resolved(pipeline: Pipeline) -> Pipeline:
     )
 
 
-def _cluster(
-    pipeline: Pipeline, specs: list[WorkerSpec], *, local: bool
-) -> AbstractContextManager[ClusterPort]:
+def _cluster(pipeline: Pipeline, *, local: bool) -> AbstractContextManager[ClusterPort]:
     if local:
         from cluster.local import LocalCluster
 
-        return LocalCluster(pipeline, specs[0])
+        return LocalCluster(pipeline)
     if not (pipeline.cluster.address or os.environ.get("RAY_ADDRESS")):
         stay_on_loopback()
     from cluster.launch import RayCluster
 
-    return RayCluster(pipeline, specs)
+    return RayCluster(pipeline)
 
 
-def _records_total(pipeline: Pipeline, specs: list[WorkerSpec]) -> int | None:
+def _records_total(pipeline: Pipeline, start: Start) -> int | None:
     """How many records there will be, where that is known: offsets of a bounded topic, or `records_max`."""
     if pipeline.records_max is not None or pipeline.source.kind == "file":
         return pipeline.records_max
-    spans = [bounds for spec in specs for bounds in spec.bounds.values()]
-    return sum(end - start for start, end in spans if end is not None) or None
+    spans = [bounds for spec in start.specs for bounds in spec.bounds.values()]
+    left = sum(end - first for first, end in spans if end is not None)
+    return start.plan.start.records + left if left else None
 
 
-def _supervise(
-    cluster: ClusterPort,
-    pipeline: Pipeline,
-    specs: list[WorkerSpec],
-    log: RunLog,
-    console: Console,
-    name: str,
-    watch: Callable[[], None],
-) -> JobResult:
-    started_s = time.monotonic()
-    shown = logged = None
-    run_folder = Path(specs[0].run_folder)
+@dataclass(slots=True)
+class _Job:
+    """A job whose run is found; `run` does the rest."""
 
-    with ProgressLine(console, pipeline.name, _records_total(pipeline, specs)) as progress:
+    pipeline: Pipeline
+    name: str
+    folder: Path
+    store: SnapshotStore
+    starter: Starter
 
-        def on_status(status: Status) -> None:
-            nonlocal shown, logged
-            watch()
-            now_s = time.monotonic() - started_s
-            progress.update(Figures.between(shown, status, now_s))
-            shown = (status, now_s)
-            if logged is None or now_s - logged[1] >= pipeline.mlflow.interval_s:
-                log.log(
-                    metric_points(Figures.between(logged, status, now_s), cluster.shard_status()),
-                    status.records,
-                )
-                logged = (status, now_s)
-
-        status, snapshot = Supervisor(cluster, pipeline, run_folder, on_status).run()
-    seconds = time.monotonic() - started_s
-    figures = Figures.between(None, status, seconds)
-    log.log(metric_points(Figures.between(logged, status, seconds), cluster.shard_status()), status.records)
-    version = _register(pipeline, log, snapshot, figures, console)
-    model = pipeline.mlflow.model or pipeline.name
-    return JobResult(
-        name, figures, seconds, run_folder, snapshot, log.run_id, model if version else None, version
-    )
-
-
-def _register(
-    pipeline: Pipeline, log: RunLog, snapshot: Path, figures: Figures, console: Console
-) -> int | None:
-    if not pipeline.mlflow.enabled:
-        return None
-    with console.status("registering the model in MLflow"):
+    def run(
+        self,
+        console: Console,
+        say: Callable[[str], None],
+        on_ready: Callable[[], None],
+        watch: Callable[[], None],
+        *,
+        local: bool,
+    ) -> JobResult:
+        """Open MLflow, start the cluster, supervise; MLflow is closed whatever happens."""
+        pipeline = self.pipeline
+        log = RunLog(say=say)
+        if pipeline.mlflow.enabled:
+            log.start(pipeline.model_dump(mode="json"), self.name, self.folder)
+        status = "FAILED"
         try:
-            return log.register(snapshot, figures.since_start).result(_REGISTER_TIMEOUT_S)
-        except Exception as error:  # noqa: BLE001 - whatever MLflow's server or disk gave: the model is on disk
-            console.print(
-                f"[yellow]the model was not registered ({escape(str(error))}); it is in {escape(str(snapshot))}[/]",
-                highlight=False,
-            )
-            return None
+            with console.status("compiling kernels (half a minute, the first time only)"):
+                warm_up(pipeline.learner.build(), pipeline.policies().values())
+            with _cluster(pipeline, local=local) as cluster:
+                with console.status("opening the MLflow run"):
+                    log.wait_opened(_MLFLOW_OPEN_TIMEOUT_S)
+                promoter = Promoter(self.store, log, self.name, self.folder, pipeline, say)
+                result = self._supervise(cluster, log, promoter, console, say, (on_ready, watch))
+            status = "FINISHED"
+        finally:
+            if pipeline.mlflow.enabled:
+                log.finish(status)
+        return result
+
+    def _supervise(
+        self,
+        cluster: ClusterPort,
+        log: RunLog,
+        promoter: Promoter,
+        console: Console,
+        say: Callable[[str], None],
+        hooks: tuple[Callable[[], None], Callable[[], None]],
+    ) -> JobResult:
+        pipeline, (on_ready, watch) = self.pipeline, hooks
+        started_s = time.monotonic()
+        first: tuple[Status, float] | None = None
+        shown = logged = first
+
+        with ProgressLine(console, pipeline.name, None) as progress:
+
+            def on_begun(start: Start) -> None:
+                nonlocal started_s, first
+                progress.total(_records_total(pipeline, start))
+                if first is None:
+                    on_ready()
+                    started_s = time.monotonic()
+                    first = (cluster.coordinator.status(), 0.0)
+
+            def on_status(status: Status) -> None:
+                nonlocal shown, logged
+                watch()
+                now_s = time.monotonic() - started_s
+                progress.update(Figures.between(shown or first, status, now_s))
+                shown = (status, now_s)
+                if logged is None or now_s - logged[1] >= pipeline.mlflow.interval_s:
+                    figures = Figures.between(logged or first, status, now_s)
+                    log.log(metric_points(figures, cluster.shard_status()), status.records)
+                    logged = (status, now_s)
+
+            writer = SnapshotWriter(cluster, self.store, pipeline, say, promoter.pinned)
+            supervisor = Supervisor(cluster, pipeline, self.starter, writer, on_status, say)
+            status, manifest = supervisor.run(on_begun)
+        seconds = time.monotonic() - started_s
+        figures = Figures.between(first, status, seconds)
+        log.log(
+            metric_points(Figures.between(logged or first, status, seconds), cluster.shard_status()),
+            status.records,
+        )
+        with console.status("registering the model in MLflow"):
+            version = promoter.promote_and_wait(manifest)
+        return JobResult(
+            self.name, figures, seconds, self.folder, self.store.folder(manifest.number), log.run_id,
+            promoter.model if version else None, version, supervisor.recoveries,
+        )  # fmt: skip

@@ -1,85 +1,62 @@
 """Turns plain classes into Ray actors: the only place that does.
 
-`RayCluster` is a context manager: on entry it starts or joins a Ray and starts the actors, on exit it ends every actor
-it made, and the Ray it started.
+`RayCluster` is a context manager: on entry it starts or joins a Ray, on exit it ends every actor it made, and the Ray
+it started. `begin` starts the actors of a generation, those that still live included: it makes what is missing, and
+has all of them begin anew from the same snapshot.
 
-Shards and workers have `max_restarts=0`: an actor that Ray brought back would have lost its state and gone on
-silently wrong. A death ends the job with a sentence.
+Actors have `max_restarts=0`: one that Ray brought back would have lost its state and gone on silently wrong. Who comes
+back, and with which state, the supervisor decides.
 """
 
 from __future__ import annotations
 
 import contextlib
+import time
 from typing import TYPE_CHECKING, Any, Self
 
 import ray
 
 from actors.coordinator import Coordinator
-from actors.shard import ParameterShard
-from cluster.assembly import WorkerSpec, build_worker
+from cluster.actors_on_ray import ShardActor, WorkerActor
 from cluster.ending import uninterrupted
 from cluster.ray_session import LaunchError, RaySession
 from cluster.recommend import Recommender
 from cluster.remote import RayShards, RemoteCoordinator, answers_of
-from cluster.store import ShardedStore
-from cluster.warm import warm_up
 
 if TYPE_CHECKING:
     from types import TracebackType
 
-    from actors.ports import Tables
     from cluster.config import Pipeline
-    from learning.learner import Learner
-    from learning.policy import TablePolicy
+    from cluster.snapshots.file_entry import PartFiles
+    from cluster.starts import Start
+    from learning.exchange import Moment
 
 __all__ = ["RayCluster"]
 
-
-class _WorkerActor:
-    """Builds a `Worker` in its own process, because connections cannot travel there."""
-
-    def __init__(self, spec: WorkerSpec, shards: list[Any], coordinator: Any) -> None:
-        self._spec = spec
-        self._shards = shards
-        self._coordinator = coordinator
-
-    def open(self) -> None:
-        """Load kernels and open streams. Not in the constructor, whose errors Ray reports without their type."""
-        pipeline = self._spec.pipeline
-        warm_up(pipeline.learner.build(), pipeline.policies().values())
-        timeout_s = pipeline.cluster.call_timeout_s
-        store = ShardedStore(
-            self._spec.worker,
-            RayShards(self._shards, timeout_s),
-            pipeline.learner.build(),
-            has_policies=not all(policy.keeps_all for policy in pipeline.policies().values()),
-            wait_timeout_s=timeout_s,
-        )
-        self._worker = build_worker(self._spec, store, RemoteCoordinator(self._coordinator, timeout_s))
-
-    def run(self) -> None:
-        """Learn to the end, and release what was opened, whatever happens."""
-        try:
-            self._worker.run()
-        finally:
-            self._worker.close()
+_PING_INTERVAL_S = 1.0
+_PING_TIMEOUT_S = 5.0
+_END_TIMEOUT_S = 10.0
+_GROUPS = {"control": 1, "snapshots": 1}
+"""Threads beside the one that answers workers: for pings and counters, and for writing."""
 
 
 class RayCluster:
     """The actors of one job on Ray."""
 
-    def __init__(self, pipeline: Pipeline, specs: list[WorkerSpec]) -> None:
+    def __init__(self, pipeline: Pipeline) -> None:
         self._pipeline = pipeline
-        self._specs = specs
         self._call_timeout_s = pipeline.cluster.call_timeout_s
-        self._actors: list[Any] = []
         self._session = RaySession(pipeline.cluster)
+        self.shards: list[Any] = []
+        self.workers: list[Any] = []
+        self._coordinator: Any = None
         self._runs: list[Any] = []
+        self._pings: dict[Any, Any] = {}
+        self._next_ping_s = 0.0
 
     def __enter__(self) -> Self:
         try:
             self._session.connect()
-            self._start_actors()
         except BaseException:
             self.close()
             raise
@@ -90,42 +67,83 @@ class RayCluster:
     ) -> None:
         self.close()
 
-    def _start_actors(self) -> None:
+    def begin(self, start: Start) -> None:
+        """Have every actor begin `start`; those that are missing or dead are made. Raises StoreError, SourceError."""
+        if self._coordinator is not None:
+            self._end_generation(start)
+        self._make_missing(start)
+        plan = start.plan
+        self.coordinator = RemoteCoordinator(self._coordinator, self._call_timeout_s, plan.moment)
+        begun = [
+            shard.begin.remote(plan.moment, start.run_url, start.tables, plan.start.records)
+            for shard in self.shards
+        ]
+        begun.append(self._coordinator.begin.remote(plan))
+        begun += [
+            worker.open.remote(spec, self.shards, self._coordinator)
+            for worker, spec in zip(self.workers, start.specs, strict=True)
+        ]
+        self._await_start(begun)
+
+    def _end_generation(self, start: Start) -> None:
+        """Drop the dead. The living shards and coordinator refuse the workers of before, which so end by themselves."""
+        alive = self._living([*self.shards, self._coordinator, *self.workers])
+        for actor in {*self.shards, self._coordinator, *self.workers} - alive:
+            self._kill(actor)
+        self.shards = [shard if shard in alive else None for shard in self.shards]
+        self._coordinator = self._coordinator if self._coordinator in alive else None
+        for actor in self.shards:
+            if actor is not None:
+                actor.begin.remote(start.plan.moment, start.run_url, 0, 0)
+        if self._coordinator is not None:
+            self._coordinator.begin.remote(start.plan)
+        self.workers = [worker if worker in alive else None for worker in self.workers]
+        self._await_ends()
+        self._pings.clear()
+
+    def _await_ends(self) -> None:
+        """Wait (bounded) for the workers' runs; who does not end by himself is ended."""
+        idle = {
+            worker.idle.remote(): place for place, worker in enumerate(self.workers) if worker is not None
+        }
+        ended, _ = ray.wait(list(idle), num_returns=len(idle), timeout=_END_TIMEOUT_S) if idle else ([], [])
+        for reference, place in idle.items():
+            if reference not in ended:
+                self._kill(self.workers[place])
+                self.workers[place] = None
+        self._runs.clear()
+
+    def _living(self, actors: list[Any]) -> set[Any]:
+        pings = {self._control(actor, "ping"): actor for actor in actors if actor is not None}
+        ready, _ = ray.wait(list(pings), num_returns=len(pings), timeout=_PING_TIMEOUT_S)
+        alive = set()
+        for ping in ready:
+            with contextlib.suppress(ray.exceptions.RayError):
+                ray.get(ping)
+                alive.add(pings[ping])
+        return alive
+
+    def _make_missing(self, start: Start) -> None:
         pipeline = self._pipeline
-        learner, policies = pipeline.learner.build(), pipeline.policies()
-        partitions = [tuple(spec.bounds) for spec in self._specs]
-        self.coordinator = RemoteCoordinator(
-            self._actor(
-                Coordinator, 0, partitions, learner.metrics(), pipeline.snapshots.interval_records,
-                pipeline.records_max,
-            ),
-            self._call_timeout_s,
-        )  # fmt: skip
-        count = pipeline.cluster.shards
-        of_shard = {name: policy.of_shard(count) for name, policy in policies.items()}
-        bounds = (pipeline.cluster.staleness_examples_max, pipeline.cluster.staleness_share_max)
-        self.shards = [  # the first one lets pulls in or has them wait
-            self._actor(ParameterShard, 1, s, learner, of_shard, *((None, None) if s else bounds))
-            for s in range(count)
-        ]
-        self.workers = [
-            self._actor(_WorkerActor, 1, spec, self.shards, self.coordinator.handle) for spec in self._specs
-        ]
-        self._await_start()
+        shards = self.shards or [None] * pipeline.cluster.shards
+        self.shards = [shard or self._actor(ShardActor, 1, s, pipeline) for s, shard in enumerate(shards)]
+        self._coordinator = self._coordinator or self._actor(Coordinator, 0, start.plan)
+        workers = self.workers or [None] * len(start.specs)
+        self.workers = [worker or self._actor(WorkerActor, 1) for worker in workers]
 
     def _actor(self, plain: type, cpus: int, *arguments: object) -> Any:
-        handle: Any = ray.remote(num_cpus=cpus, max_restarts=0, max_task_retries=0)(plain).remote(*arguments)
-        self._actors.append(handle)
-        return handle
+        options: dict[str, Any] = {"max_restarts": 0, "max_task_retries": 0, "concurrency_groups": _GROUPS}
+        made: Any = ray.remote(num_cpus=cpus, **options)(plain)
+        return made.remote(*arguments)
 
-    def _await_start(self) -> None:
-        """Wait (bounded) until every actor has loaded its kernels and every worker has opened its streams."""
+    def _control(self, actor: Any, method: str) -> Any:
+        return getattr(actor, method).options(concurrency_group="control").remote()
+
+    def _await_start(self, begun: list[Any]) -> None:
+        """Wait (bounded) until every actor has its state and its kernels, and every worker its streams."""
         timeout_s = self._pipeline.cluster.actor_start_timeout_s
-        learner, policies = self._pipeline.learner.build(), list(self._pipeline.policies().values())
-        loaded = (*self.shards, self.coordinator.handle)
-        refs = [actor.__ray_call__.remote(_load_kernels, learner, policies) for actor in loaded]
-        refs += [worker.open.remote() for worker in self.workers]
-        ready, waiting = ray.wait(refs, num_returns=len(refs), timeout=timeout_s)
+        ready, waiting = ray.wait(begun, num_returns=len(begun), timeout=timeout_s)
+        answers_of(ready, timeout_s, "actor")
         if waiting:
             there = ", ".join(
                 f"{name} {amount:g}" for name, amount in sorted(ray.available_resources().items())
@@ -136,39 +154,37 @@ class RayCluster:
                 f"ask for fewer (cluster.shards, cluster.workers) or add nodes"
             )
             raise LaunchError(msg)
-        answers_of(ready, timeout_s, "actor")
 
     def start(self) -> None:
         """Let the workers learn; returns at once."""
         self._runs = [worker.run.remote() for worker in self.workers]
 
     def check(self) -> None:
-        """Raise the error of a worker that has failed; returns at once."""
-        done, self._runs = (
-            ray.wait(self._runs, num_returns=len(self._runs), timeout=0) if self._runs else ([], [])
-        )
+        """Raise the error of an actor that has failed or died; returns at once."""
+        done, _ = ray.wait(self._runs, num_returns=len(self._runs), timeout=0) if self._runs else ([], [])
         answers_of(done, self._call_timeout_s, "worker")
+        if self._pings:
+            answered, _ = ray.wait(list(self._pings), num_returns=len(self._pings), timeout=0)
+            answers_of(answered, self._call_timeout_s, "actor")
+            for ping in answered:
+                del self._pings[ping]
+        if time.monotonic() >= self._next_ping_s:
+            asked = self._pings.values()
+            self._pings |= {
+                self._control(actor, "ping"): actor
+                for actor in [*self.shards, self._coordinator, *self.workers]
+                if actor not in asked
+            }
+            self._next_ping_s = time.monotonic() + _PING_INTERVAL_S
 
-    def snapshot(self) -> list[Any]:
-        """Have every shard copy its rows; returns references once all copies are taken."""
-        refs = [shard.snapshot.remote() for shard in self.shards]
-        ray.wait(refs, num_returns=len(refs), timeout=self._call_timeout_s, fetch_local=False)
-        return refs
-
-    def fetch(self, copies: list[Any]) -> list[Tables]:
-        """The copies behind `snapshot`'s references: the tables of each shard."""
-        parts: list[Tables] = answers_of(copies, self._call_timeout_s, "shard")
-        return parts
-
-    def restore(self, tables: Tables) -> None:
-        """Put a snapshot's tables, of however many shards, in place of the present ones; before `start`."""
-        count = len(self.shards)
-        parts = {name: state.split(count) for name, state in tables.items()}
+    def write(self, moment: Moment, run_url: str) -> list[PartFiles]:
+        """Have every shard write its part of a snapshot, beside its other work. Raises SnapshotError, StoreError."""
         references = [
-            shard.restore.remote({name: of_shards[s] for name, of_shards in parts.items()})
-            for s, shard in enumerate(self.shards)
+            shard.write.options(concurrency_group="snapshots").remote(moment, run_url)
+            for shard in self.shards
         ]
-        answers_of(references, self._call_timeout_s, "shard")
+        parts: list[PartFiles] = answers_of(references, self._pipeline.snapshots.write_timeout_s, "shard")
+        return parts
 
     def recommender(self) -> Recommender:
         """Answers from the shards as they are now, also while workers learn. Raises RecommendError."""
@@ -176,7 +192,7 @@ class RayCluster:
 
     def shard_status(self) -> list[dict[str, Any]]:
         """Counters of each shard."""
-        references = [shard.status.remote() for shard in self.shards]
+        references = [self._control(shard, "status") for shard in self.shards]
         status: list[dict[str, Any]] = answers_of(references, self._call_timeout_s, "shard")
         return status
 
@@ -186,14 +202,14 @@ class RayCluster:
             self._close()
 
     def _close(self) -> None:
-        for actor in self._actors:
-            # An actor whose node is gone cannot be ended again: then its end is what was wanted.
-            with contextlib.suppress(ray.exceptions.RayError):
-                ray.kill(actor)
-        self._actors.clear()
+        for actor in (*self.shards, self._coordinator, *self.workers):
+            if actor is not None:
+                self._kill(actor)
+        self.shards, self.workers, self._coordinator = [], [], None
         self._session.close()
 
-
-def _load_kernels(_actor: object, learner: Learner, policies: list[TablePolicy]) -> None:
-    """Runs in an actor's process: loading compiled kernels takes half a second there, better now than in the stream."""
-    warm_up(learner, policies)
+    @staticmethod
+    def _kill(actor: Any) -> None:
+        # An actor whose node is gone cannot be ended again: then its end is what was wanted.
+        with contextlib.suppress(ray.exceptions.RayError):
+            ray.kill(actor)

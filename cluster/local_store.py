@@ -2,32 +2,34 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from actors.holding import Holding, HoldingPart
 from actors.ports import Pulled, StoreError
 from actors.shard import ParameterShard
-from actors.table_names import TableNames
 from learning.exchange import Rows
 from learning.keys import BIAS_KEY
 from learning.learner import TableRows
-from learning.table import Table
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from numpy.typing import NDArray
 
-    from actors.ports import Tables
+    from actors.ports import Sides, Tables
     from learning.batch import Batch
-    from learning.exchange import Pull, Push
+    from learning.exchange import Moment, Pull, Push
     from learning.learner import Learner
     from learning.policy import TablePolicy
     from learning.questions import Question
 
 __all__ = ["DirectShards", "LocalStore"]
+
+_BIAS = np.array([BIAS_KEY], np.uint64)
 
 
 class LocalStore:
@@ -38,15 +40,21 @@ class LocalStore:
 
     def __init__(self, learner: Learner) -> None:
         self._learner = learner
-        self._specs = learner.specs()
-        self._tables = [Table(spec.width, birth=spec.birth) for spec in self._specs]
-        self._biases = [
-            int(table.locate(np.array([BIAS_KEY], np.uint64))[0]) if spec.bias else -1
-            for spec, table in zip(self._specs, self._tables, strict=True)
-        ]
-        self._names = TableNames(learner)
+        self.held = Holding(learner)
+        self._tables, self._names = self.held.tables, self.held.names
+        self._biases = [self._bias(t) for t in range(len(self._tables))]
         self._open: deque[Batch] = deque()
         self._pushes = 0
+
+    def _bias(self, t: int) -> int:
+        """The row of table t's bias, which is born here; -1 where it has none."""
+        if self.held.specs[t].bias:
+            self._tables[t].open(_BIAS, None, 0, math.nan, 0)
+        return self.held.bias_row(t)
+
+    def advance(self, moment: Moment) -> None:
+        """Begin the moment's snapshot."""
+        self.freeze(moment)
 
     @property
     def acknowledged(self) -> int:
@@ -63,8 +71,15 @@ class LocalStore:
             raise StoreError("expected a pull before wait")
         batch = self._open.popleft()
         every = self._learner.keys(batch)
-        index = [table.locate(keys) for table, keys in zip(self._tables, every, strict=True)]
-        self._name(batch, index, every)
+        with self.held.lock:
+            index = [
+                table.open(keys, None, len(batch), math.nan, 0)
+                for table, keys in zip(self._tables, every, strict=True)
+            ]
+            for t, bias in enumerate(self._biases):
+                if bias >= 0:
+                    self._tables[t].open(_BIAS, None, 0, math.nan, 0)
+            self._name(batch, index, every)
         tables = zip(self._tables, index, self._biases, strict=True)
         return Pulled(batch.batch_id, tuple(TableRows(table.rows, at, bias) for table, at, bias in tables))
 
@@ -72,7 +87,7 @@ class LocalStore:
         self, batch: Batch, index: list[NDArray[np.int64]], keys: tuple[NDArray[np.uint64], ...]
     ) -> None:
         """Keep the names of keys that are new in named tables."""
-        for t, spec in enumerate(self._specs):
+        for t, spec in enumerate(self.held.specs):
             if (role := self._learner.named.get(spec.name)) is not None and batch.role_texts is not None:
                 self._names.see(t, index[t], keys[t], batch.role_texts[role])
 
@@ -85,26 +100,26 @@ class LocalStore:
 
     def snapshot(self) -> Tables:
         """Copies of all keys, rows and names by table."""
-        tables = zip(self._specs, self._tables, strict=True)
-        return {spec.name: self._names.snapshot(t, table) for t, (spec, table) in enumerate(tables)}
+        return self.held.snapshot()
 
-    def restore(self, tables: Tables) -> None:
-        """Replace the content."""
-        for i, (spec, table) in enumerate(zip(self._specs, self._tables, strict=True)):
-            self._names.restore(i, table, tables[spec.name])
-            if spec.bias:
-                self._biases[i] = int(table.locate(np.array([BIAS_KEY], np.uint64))[0])
+    def freeze(self, moment: Moment) -> None:
+        """Begin the moment's snapshot, if it has not begun."""
+        self.held.freeze(moment.snapshot, moment.since)
+
+    def part(self) -> HoldingPart:
+        """The snapshot that has begun, to be read once, in any thread."""
+        return self.held.part()
+
+    def restore(
+        self, tables: Tables, sides: Sides | None = None, moment: Moment | None = None, pushed: int = 0
+    ) -> None:
+        """Replace the content by that of the moment's snapshot."""
+        self.held.restore(tables, sides, moment.snapshot if moment else 0)
+        self._biases = [self._bias(t) for t in range(len(self._tables))]
 
     def status(self) -> dict[str, Any]:
         """State of the tables, as a shard gives it."""
-        return {
-            "tables": {
-                spec.name: self._names.counted(
-                    t, {"rows": len(table), "bytes": table.memory_bytes, "load": table.load_factor}
-                )
-                for t, (spec, table) in enumerate(zip(self._specs, self._tables, strict=True))
-            }
-        }
+        return {"tables": self.held.status()}
 
 
 class DirectShards:
@@ -125,13 +140,20 @@ class DirectShards:
             for shard in range(count)
         ]
 
+    @classmethod
+    def of(cls, shards: list[ParameterShard]) -> DirectShards:
+        """Over shards that are there already."""
+        made = cls.__new__(cls)
+        made.shards = shards
+        return made
+
+    def exchange(self, shard: int, worker: int, moment: Moment, push: Push | None, pull: Pull | None) -> Any:
+        """Call the shard; as over a wire, the answer is a copy."""
+        answer = self.shards[shard].exchange(worker, moment, push, pull)
+        return answer._replace(flat=answer.flat.copy()) if isinstance(answer, Rows) else answer
+
     def __len__(self) -> int:
         return len(self.shards)
-
-    def exchange(self, shard: int, worker: int, push: Push | None, pull: Pull | None) -> Any:
-        """Call the shard; as over a wire, the answer is a copy."""
-        answer = self.shards[shard].exchange(worker, push, pull)
-        return answer._replace(flat=answer.flat.copy()) if isinstance(answer, Rows) else answer
 
     def ask(self, shard: int, question: Question) -> Any:
         """Ask the shard."""

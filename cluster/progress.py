@@ -53,6 +53,10 @@ class ProgressLine:
     ) -> None:
         self._bar.stop()
 
+    def total(self, records: int | None) -> None:
+        """How many records there will be, once that is known."""
+        self._bar.update(self._task, total=records)
+
     def update(self, figures: Figures) -> None:
         """Show the newest figures."""
         line = _line(figures)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import ray
 
-from actors.ports import StoreError
+from actors.ports import LaunchError
 from cluster.loopback import stay_on_loopback
 
 if TYPE_CHECKING:
@@ -27,10 +27,6 @@ INLINE_BYTES_MAX = 2 * 2**20
 """Arguments and returns below this travel inside the call; measured: 25 -> 16 ms a cycle of 100 k keys."""
 
 _OBJECT_STORE_BYTES = 512 * 2**20
-
-
-class LaunchError(StoreError):
-    """The actors could not be started; the message says what was asked for and what is there."""
 
 
 def local_ray_options(cpus: int, folder: str) -> dict[str, Any]:

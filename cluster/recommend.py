@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cluster.local_store import DirectShards
-from cluster.models.model_files import read_model
 from cluster.models.model_layout import learner_of, tables_of
+from cluster.snapshots.model import load_model
 from learning.grouping import shard_of_segment
 from learning.keys import BIAS_KEY, name_key, segment_of, value_key
 from learning.questions import Listed, Lookup, Question, Similar, Top
@@ -148,11 +148,11 @@ def recommender_of(folder: str | Path) -> Recommender:
     """A recommender over the model in a folder, in this process.
 
     Raises:
-        ModelFilesError: there is no whole model.
+        ModelFilesError, SnapshotError: there is no whole model.
         RecommendError: its learner ranks no items.
 
     """
-    state = read_model(folder)
+    state = load_model(folder)
     learner = learner_of(state.pipeline)
     shards = DirectShards(1, learner)
     shards.shards[0].restore(tables_of(learner, state.arrays))

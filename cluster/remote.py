@@ -13,13 +13,13 @@ from learning.wire import pack_call, unpack_answer
 
 if TYPE_CHECKING:
     from actors.coordinator import Status
-    from learning.exchange import Pull, Push
-    from learning.job_messages import Arrived, Command, Reported
+    from learning.exchange import Moment, Pull, Push
+    from learning.job_messages import Arrived, Command, Event, Reported
     from learning.questions import Question
 
 __all__ = ["RayShards", "RemoteCoordinator", "answers_of", "death"]
 
-_ROLES = {"ParameterShard": "a shard", "_WorkerActor": "a worker", "Coordinator": "the coordinator"}
+_ROLES = {"ShardActor": "a shard", "WorkerActor": "a worker", "Coordinator": "the coordinator"}
 
 
 class RayShards:
@@ -32,9 +32,9 @@ class RayShards:
     def __len__(self) -> int:
         return len(self._handles)
 
-    def exchange(self, shard: int, worker: int, push: Push | None, pull: Pull | None) -> Any:
+    def exchange(self, shard: int, worker: int, moment: Moment, push: Push | None, pull: Pull | None) -> Any:
         """Send one shard a worker's last push and next pull."""
-        return self._handles[shard].exchange_packed.remote(pack_call(worker, push, pull))
+        return self._handles[shard].exchange_packed.remote(pack_call(worker, moment, push, pull))
 
     def ask(self, shard: int, question: Question) -> Any:
         """Ask one shard about its rows."""
@@ -53,11 +53,11 @@ class RemoteCoordinator:
     worker one report later and a batch never waits for the coordinator.
     """
 
-    def __init__(self, handle: Any, call_timeout_s: float) -> None:
+    def __init__(self, handle: Any, call_timeout_s: float, moment: Moment) -> None:
         self.handle = handle
         self._call_timeout_s = call_timeout_s
         self._in_flight: Any = None
-        self._directive = Directive(barrier=0, released=0, stop=False)
+        self._directive = Directive(moment.snapshot, moment)
 
     def report(self, reported: Reported) -> Directive:
         """Send figures; returns the newest directive known."""
@@ -82,13 +82,9 @@ class RemoteCoordinator:
         commands: list[Command] = self._get(self.handle.commands.remote())
         return commands
 
-    def snapshot_taken(self, number: int) -> None:
-        """The shards hold copies for snapshot `number`."""
-        self._get(self.handle.snapshot_taken.remote(number))
-
-    def stop(self) -> None:
-        """Ask for an orderly end."""
-        self._get(self.handle.stop.remote())
+    def tell(self, event: Event) -> None:
+        """Something has happened, or is wanted."""
+        self._get(self.handle.tell.remote(event))
 
     def status(self) -> Status:
         """Progress since the start."""
@@ -128,5 +124,5 @@ def death(error: ray.exceptions.RayActorError) -> str:
     process = f" (process {pid[1]})" if pid else ""
     return (
         f"{who}{process} has died, and what it held in memory with it: it was killed, ran out of memory, or its node "
-        f"is gone; look at its logs and start the job again, the snapshots so far are in the run's folder"
+        f"is gone; look at its logs"
     )

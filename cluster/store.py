@@ -16,7 +16,7 @@ import numpy as np
 from actors.ports import Pulled, StoreError
 from cluster.naming import names_of
 from cluster.walks import Walk, begin_walk, carry_forward
-from learning.exchange import Pull, Push, Rows, Wait, stream_time_s
+from learning.exchange import Moment, Pull, Push, Rows, Wait, stream_time_s
 from learning.grouping import GroupedKeys, KeyGrouper
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ class ShardTransport(Protocol):
 
     def __len__(self) -> int: ...
 
-    def exchange(self, shard: int, worker: int, push: Push | None, pull: Pull | None) -> Any:
+    def exchange(self, shard: int, worker: int, moment: Moment, push: Push | None, pull: Pull | None) -> Any:
         """Send one shard a worker's earlier push and next pull; returns a reference to the answer."""
 
     def ask(self, shard: int, question: Question) -> Any:
@@ -103,11 +103,16 @@ class ShardedStore:
         self._pending: list[Push] | None = None
         self._unheard: deque[_Call] = deque()
         self._pushes = self._acknowledged = 0
+        self._moment = Moment()
 
     @property
     def acknowledged(self) -> int:
         """How many pushes the shards have applied for certain."""
         return self._acknowledged
+
+    def advance(self, moment: Moment) -> None:
+        """Have all calls from here on belong to this moment; nothing is in hand, so nothing is carried over."""
+        self._moment, self._learnt = moment, None
 
     def pull(self, batch: Batch) -> None:
         """Send each shard its keys, together with the push that is ready."""
@@ -167,7 +172,7 @@ class ShardedStore:
         pushes: list[Push | None] = [None] * len(self._shards) if pending is None else [*pending]
         self._pushes += pending is not None
         references = {
-            shard: self._shards.exchange(shard, self._worker, push, pull)
+            shard: self._shards.exchange(shard, self._worker, self._moment, push, pull)
             for shard, (push, pull) in enumerate(zip(pushes, pulls, strict=True))
             if push is not None or pull is not None
         }

@@ -36,6 +36,7 @@ def show_result(result: JobResult, console: Console) -> None:
         )
     rows += [
         ("snapshot", _shown_path(result.snapshot)),
+        *([("came back", f"{result.recoveries} times, from its last snapshot")] if result.recoveries else []),
         ("model version", f"{result.model} v{result.version}" if result.version else "not registered"),
         ("MLflow run", f"{result.name} ({result.run_id})" if result.run_id else "not recorded"),
     ]
@@ -63,8 +64,11 @@ def show_items(title: str, figure: str, items: list[tuple[str, float]], console:
     console.print(table if items else "no items")
 
 
-def _shown_path(path: Path) -> str:
-    """A path as a person would type it: relative to the working folder where it lies below it."""
+def _shown_path(place: str) -> str:
+    """A path as a person would type it: relative to the working folder where it lies below it; a URL as it is."""
+    path = Path(place)
+    if "://" in place:
+        return place
     return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
 
 

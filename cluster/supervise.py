@@ -1,28 +1,44 @@
-"""The driver's loop: carries out the coordinator's commands, writes snapshots, and watches for deaths."""
+"""The driver's loop: carries out the coordinator's commands, has snapshots written, and comes back from deaths.
+
+A death, a broker that stays away, or a shard that does not answer ends a *generation* of the job: everything begins
+anew at the last whole snapshot, in the actors that still live and in new ones for the dead. Since that is what every
+start does too, there is no second way. A rollback is the same with the tables of an older snapshot.
+"""
 
 from __future__ import annotations
 
 import time
-from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, Protocol
 
-from cluster.models.model_files import ModelState, write_model
-from cluster.models.model_layout import arrays_of
-from learning.job_messages import EndJob, TakeSnapshot
-from learning.table_state import TableState
+from actors.ports import LaunchError, StoreError, StreamUnavailableError
+from actors.shard import StalePushError
+from cluster.snapshots.errors import SnapshotDamagedError
+from cluster.snapshots.writing import SnapshotWriter
+from learning.job_messages import EndJob, SnapshotAsked, SnapshotFailed, StopAsked, TakeSnapshot
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
     from actors.coordinator import Status
-    from actors.ports import Tables
     from cluster.config import Pipeline
-    from learning.job_messages import Command
+    from cluster.snapshots.file_entry import PartFiles
+    from cluster.snapshots.manifest import SnapshotManifest
+    from cluster.starts import Start, Starter
+    from learning.exchange import Moment
+    from learning.job_messages import Command, Event
 
-__all__ = ["ClusterPort", "Supervisor"]
+__all__ = ["ClusterPort", "GaveUpError", "Supervisor"]
 
-_LOOP_S = 0.05
+_LOOP_S = 0.02
+_PAUSE_MAX_S = 10.0
+_FINAL_ATTEMPTS = 3
+
+RECOVERABLE = (StoreError, StreamUnavailableError, StalePushError)
+"""What a return to the last snapshot can mend: deaths, silence, and their consequences."""
+
+
+class GaveUpError(Exception):
+    """The job does not come back, or its last snapshot cannot be written; the message says why and what to do."""
 
 
 class CoordinatorControl(Protocol):
@@ -31,11 +47,8 @@ class CoordinatorControl(Protocol):
     def commands(self) -> list[Command]:
         """Commands that have come up since the last call."""
 
-    def snapshot_taken(self, number: int) -> None:
-        """The shards hold copies for snapshot `number`."""
-
-    def stop(self) -> None:
-        """Ask for an orderly end."""
+    def tell(self, event: Any) -> None:
+        """Something has happened, or is wanted."""
 
     def status(self) -> Status:
         """Progress since the start."""
@@ -48,17 +61,17 @@ class ClusterPort(Protocol):
     def coordinator(self) -> CoordinatorControl:
         """The job's coordinator."""
 
+    def begin(self, start: Start) -> None:
+        """Have every actor begin `start`."""
+
     def start(self) -> None:
         """Let the workers learn."""
 
     def check(self) -> None:
-        """Raise the error of a worker that has failed."""
+        """Raise the error of an actor that has failed."""
 
-    def snapshot(self) -> list[Any]:
-        """Have the shards copy their rows."""
-
-    def fetch(self, copies: list[Any]) -> list[Tables]:
-        """The copies themselves."""
+    def write(self, moment: Moment, run_url: str) -> list[PartFiles]:
+        """Have every shard write its part of a snapshot."""
 
     def shard_status(self) -> list[dict[str, Any]]:
         """Counters of each shard."""
@@ -67,90 +80,153 @@ class ClusterPort(Protocol):
 class Supervisor:
     """Runs one job to its end.
 
-    `on_status` is called every `status_interval_s` with the job's progress; it must not block.
+    `on_status` is called every `status_interval_s` with the job's progress, `say` with a sentence for people; neither
+    may block. `redirect` is asked again and again whether the job is to go on from another snapshot (a rollback).
     """
 
     def __init__(
         self,
         cluster: ClusterPort,
         pipeline: Pipeline,
-        run_folder: Path,
+        starter: Starter,
+        writer: SnapshotWriter,
         on_status: Callable[[Status], None],
+        say: Callable[[str], None],
         *,
         status_interval_s: float = 0.5,
     ) -> None:
         self._cluster = cluster
         self._pipeline = pipeline
-        self._run_folder = run_folder
+        self._starter = starter
+        self._writer = writer
         self._on_status = on_status
+        self._say = say
         self._status_interval_s = status_interval_s
-        self._writer = ThreadPoolExecutor(max_workers=1, thread_name_prefix="millrace-snapshot")
-        self._writing: Future[Path] | None = None
+        self._attempts, self._recovered_at, self._failing_since_s = 0, -1, 0.0
+        self._asked_to_stop = self._begun = self._final = False
+        self.recoveries = 0
 
-    def run(self) -> tuple[Status, Path]:
-        """Start the workers and return the last status and snapshot folder when the job has ended.
+    def run(self, on_begun: Callable[[Start], None] = lambda _: None) -> tuple[Status, SnapshotManifest]:
+        """Learn to the end; returns the last status and snapshot.
 
         Ctrl-C asks the workers to finish what they have in hand; a second one ends the job at once.
+
+        Raises:
+            GaveUpError: the job came back too often without getting on, or its last snapshot cannot be written.
+
         """
-        self._cluster.start()
-        next_status_s = time.monotonic() + self._status_interval_s
-        asked = False
+        error: Exception | None = None
         while True:
             try:
-                if self._carry_out(self._cluster.coordinator.commands()):
-                    break
+                start = self._begin(error)
+                self._begun = True
+                on_begun(start)
+                return self._learn(start)
+            except RECOVERABLE as failed:
+                if not self._begun:  # what does not start in the first place is for the user to mend
+                    raise
+                error = failed
+                self._note_failure(failed)
+
+    def _begin(self, error: Exception | None) -> Start:
+        """Have all actors begin at the newest snapshot that turns out to be whole."""
+        if error is not None:
+            self._writer.abandon()
+        began_s, before = time.monotonic(), None
+        while True:
+            start = self._starter.begin(before)
+            try:
+                self._cluster.begin(start)
+                break
+            except SnapshotDamagedError as damaged:
+                self._say(f"snapshot {start.tables} is passed over: {damaged}")
+                before = start.tables
+        if error is not None:
+            self.recoveries += 1
+            state = start.plan.start
+            self._say(
+                f"learning again from snapshot {state.number} ({state.records:,} records), generation "
+                f"{start.plan.generation}, after {time.monotonic() - began_s:.1f} s"
+            )
+        return start
+
+    def _note_failure(self, error: Exception) -> None:
+        """Say it; give up after too many in a row without a newer snapshot; wait longer each time."""
+        newest = self._writer.newest.number if self._writer.newest else 0
+        if newest != self._recovered_at:
+            self._attempts, self._recovered_at, self._failing_since_s = 0, newest, time.monotonic()
+        self._attempts += 1
+        config, failing_s = self._pipeline.recovery, time.monotonic() - self._failing_since_s
+        waits = isinstance(error, (StreamUnavailableError, LaunchError))
+        if failing_s > config.unavailable_s if waits else self._attempts > config.attempts_max:
+            raise GaveUpError(
+                f"{error}; after {self._attempts} attempts in {failing_s:.0f} s the job got no further than snapshot "
+                f"{newest}, so it ends; start it again under the same run name to continue it"
+            ) from error
+        self._say(f"{error}; going back to the last snapshot")
+        if self._attempts > 1:
+            time.sleep(min(2.0 ** (self._attempts - 2), _PAUSE_MAX_S))
+
+    def _learn(self, start: Start) -> tuple[Status, SnapshotManifest]:
+        self._cluster.start()
+        if self._asked_to_stop:
+            self._cluster.coordinator.tell(StopAsked())
+        next_status_s = time.monotonic() + self._status_interval_s
+        next_snapshot_s = self._next_snapshot_s()
+        failures = 0
+        while True:
+            try:
+                if self._carry_out(start, self._cluster.coordinator.commands()):
+                    return self._finished()
+                settled = self._writer.settled()
+                if settled is not None:
+                    failures = failures + 1 if isinstance(settled, SnapshotFailed) else 0
+                    self._settle(settled, failures)
+                    next_snapshot_s = self._next_snapshot_s()
                 self._cluster.check()
-                if time.monotonic() >= next_status_s:
+                now_s = time.monotonic()
+                if now_s >= next_snapshot_s:
+                    self._cluster.coordinator.tell(SnapshotAsked())
+                    next_snapshot_s = self._next_snapshot_s()
+                if now_s >= next_status_s:
                     self._on_status(self._cluster.coordinator.status())
                     next_status_s = time.monotonic() + self._status_interval_s
                 time.sleep(_LOOP_S)
             except KeyboardInterrupt:
-                if asked:
+                if self._asked_to_stop:
                     raise
-                asked = True
-                self._cluster.coordinator.stop()
-        return self._finished()
+                self._asked_to_stop = True
+                self._cluster.coordinator.tell(StopAsked())
 
-    def _finished(self) -> tuple[Status, Path]:
-        if self._writing is None:
-            msg = "the job ended without its last snapshot; this is a defect, please report it"
-            raise RuntimeError(msg)
-        folder = self._writing.result()
-        self._writer.shutdown()
-        status = self._cluster.coordinator.status()
-        self._on_status(status)
-        return status, folder
+    def _next_snapshot_s(self) -> float:
+        interval_s = self._pipeline.snapshots.interval_s
+        return time.monotonic() + interval_s if interval_s else float("inf")
 
-    def _carry_out(self, commands: list[Command]) -> bool:
+    def _settle(self, settled: Event, failures: int) -> None:
+        if failures >= _FINAL_ATTEMPTS and self._final:
+            raise GaveUpError(
+                f"the last snapshot could not be written in {failures} attempts; make room, and continue the run under "
+                "the same name: it begins at the last snapshot that could"
+            )
+        self._cluster.coordinator.tell(settled)
+
+    def _carry_out(self, start: Start, commands: list[Command]) -> bool:
         """Carry out commands in order; True once the job has ended."""
         for command in commands:
             match command:
                 case TakeSnapshot():
-                    self._take_snapshot(command)
+                    self._final = command.final
+                    finished = command.final and all(
+                        end is not None and command.state.offsets.get(partition, 0) >= end
+                        for partition, end in start.ends.items()
+                    )
+                    self._writer.begin(start, command, {"finished": finished})
                 case EndJob():
                     return True
-        return any(self._carry_out(self._cluster.coordinator.commands()) for _ in commands[-1:])
+        return False
 
-    def _take_snapshot(self, command: TakeSnapshot) -> None:
-        """Copy while nobody learns; fetch and write behind the workers' backs, one snapshot at a time."""
-        if self._writing is not None:
-            self._writing.result()
-        copies = self._cluster.snapshot()
-        self._cluster.coordinator.snapshot_taken(command.number)
-        self._writing = self._writer.submit(self._write, command, copies)
-
-    def _write(self, command: TakeSnapshot, copies: list[Any]) -> Path:
-        parts = self._cluster.fetch(copies)
-        arrays = {"encoder.keys": command.encoder[0], "encoder.stats": command.encoder[1]}
-        for name in parts[0]:
-            arrays |= arrays_of(name, TableState.join([part[name] for part in parts]))
-        state = ModelState(
-            pipeline=self._pipeline.model_dump(mode="json"),
-            arrays=arrays,
-            offsets=command.offsets,
-            records=command.records,
-            metrics=command.metrics,
-        )
-        folder = self._run_folder / "snapshots" / f"{command.number:06d}"
-        write_model(folder, state)
-        return folder
+    def _finished(self) -> tuple[Status, SnapshotManifest]:
+        assert self._writer.newest is not None, "the job ended without its last snapshot"
+        status = self._cluster.coordinator.status()
+        self._on_status(status)
+        return status, self._writer.newest

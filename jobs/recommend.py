@@ -12,6 +12,7 @@ from rich.console import Console
 from cluster.ending import ending
 from cluster.models.model_files import ModelFilesError
 from cluster.recommend import RecommendError, recommender_of
+from cluster.snapshots.errors import SnapshotError
 from cluster.summary import show_items
 
 
@@ -29,7 +30,7 @@ def main(
     ] = False,
 ) -> None:
     """Print the best items for a user with the ratings predicted, or the items most like another with their cosines."""
-    with ending(ModelFilesError, RecommendError):
+    with ending(ModelFilesError, SnapshotError, RecommendError):
         if (user is None) == (similar_to is None):
             raise RecommendError("expected either --user or --similar-to; give the one to ask about")
         recommender = recommender_of(folder)

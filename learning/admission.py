@@ -16,7 +16,7 @@ table does. That is why `waiting_max` is meant in all shards together for `bloom
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numba import njit
@@ -25,6 +25,8 @@ from learning.keys import SEGMENTS, derived_key
 from learning.table import Table
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     from numpy.typing import NDArray
 
     from learning.policy import TablePolicy
@@ -53,8 +55,11 @@ class Admission(Protocol):
     def see(self, keys: NDArray[np.uint64], sights: NDArray[np.uint8] | None) -> NDArray[np.bool_]:
         """Count distinct keys (None: one sight each); True for those that get a row now."""
 
-    def clear(self) -> None:
-        """Forget all counts, uncounted."""
+    def state(self) -> dict[str, NDArray[Any]]:
+        """Copies of all counts, for `restore`."""
+
+    def restore(self, parts: Sequence[Mapping[str, NDArray[Any]]]) -> None:
+        """Replace the counts by those of all shards of a snapshot together; none: forget all counts, uncounted."""
 
 
 def admission_of(policy: TablePolicy) -> Admission | None:
@@ -72,7 +77,7 @@ class ExactAdmission:
         self._admit_after = admit_after
         self._waiting_max = waiting_max
         self.forgotten = 0
-        self.clear()
+        self._clear()
 
     @property
     def waiting(self) -> int:
@@ -88,7 +93,7 @@ class ExactAdmission:
         """Count; forgets all counts first if these keys would be too many."""
         new = int(np.count_nonzero(self._counts.find(keys) < 0))
         if new and len(self._counts) and len(self._counts) + new > self._waiting_max:
-            self.clear()
+            self._clear()
             self.forgotten += 1
         at = self._counts.locate(keys)
         counts = self._counts.rows[at, 0] + (1.0 if sights is None else sights)
@@ -97,8 +102,19 @@ class ExactAdmission:
         self._counts.remove(at[admitted])
         return admitted
 
-    def clear(self) -> None:
-        """Forget all counts, uncounted."""
+    def state(self) -> dict[str, NDArray[Any]]:
+        """Copies of all counts."""
+        keys, counts = self._counts.snapshot()
+        return {"waiting_keys": keys, "waiting_counts": counts[:, 0].copy()}
+
+    def restore(self, parts: Sequence[Mapping[str, NDArray[Any]]]) -> None:
+        """Replace the counts."""
+        self._clear()
+        for part in parts:
+            keys, counts = part["waiting_keys"], part["waiting_counts"]
+            self._counts.rows[self._counts.locate(keys.copy()), 0] = counts
+
+    def _clear(self) -> None:
         self._counts = Table(1, dtype=np.float64)  # whole numbers up to 2^53
 
 
@@ -138,7 +154,7 @@ class BloomAdmission:
         self._shape = (SEGMENTS, lines, _LINE_CELLS)
         self._dtype = np.min_scalar_type(admit_after)
         self.forgotten = 0
-        self.clear()
+        self.restore([])
 
     @property
     def waiting(self) -> int:
@@ -160,7 +176,19 @@ class BloomAdmission:
         )
         return admitted
 
-    def clear(self) -> None:
-        """Forget all counts, uncounted."""
+    def state(self) -> dict[str, NDArray[Any]]:
+        """Copies of the segments that were ever counted in, and which they are."""
+        segments = np.flatnonzero(self._first_sights)
+        return {
+            "cells": self._cells[segments],
+            "segments": segments,
+            "first_sights": self._first_sights[segments],
+        }
+
+    def restore(self, parts: Sequence[Mapping[str, NDArray[Any]]]) -> None:
+        """Replace the counts; each segment is counted in by one shard only."""
         self._cells = np.zeros(self._shape, self._dtype)
         self._first_sights = np.zeros(SEGMENTS, np.int64)
+        for part in parts:
+            self._cells[part["segments"]] = part["cells"]
+            self._first_sights[part["segments"]] = part["first_sights"]

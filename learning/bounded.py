@@ -22,11 +22,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from learning.admission import admission_of
+from learning.changes import ChangeLog
 from learning.expiry import STAMP_NEVER, LastUse, StreamAge
 from learning.keys import BIAS_KEY
 from learning.table import Table
+from learning.table_state import TableState
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     from numpy.typing import NDArray
 
     from learning.birth import Birth
@@ -59,6 +63,7 @@ class BoundedTable:
         self._age = StreamAge(policy.expire_after_records, policy.expire_after_s)
         self._use = LastUse(stamp_max)
         self._tick, self._cutoff = 0, -1
+        self.changes = ChangeLog(self.content)
         self._counts = dict.fromkeys(("admitted", "expired", "evicted", "refused"), 0)
 
     def __len__(self) -> int:
@@ -106,8 +111,11 @@ class BoundedTable:
         """
         self._tick += 1
         if self._keeps_all:
-            return self._table.locate(keys)
+            rows = self._table.locate(keys)
+            self.changes.touch(rows, self._table.numbered)
+            return rows
         rows = self._table.find(keys)
+        self.changes.touch_old(rows)
         held = min(held_from, self._tick)  # what this very pull wants is held too
         if self._tracks_use:
             self._cutoff = min(self._age.advance(self._tick, records, time_s), held - 1)
@@ -135,18 +143,40 @@ class BoundedTable:
         young = self._use.young(slice(self._table.numbered), self._cutoff)
         return self._table.keys[young], self._table.rows[young]
 
-    def restore(self, keys: NDArray[np.uint64], rows: NDArray[Any]) -> None:
-        """Replace the content. All rows count as just wanted, and keys that waited begin again.
+    def content(self, rows: NDArray[np.int64]) -> TableState:
+        """Copies of some rows, by number; where use is tracked, with the tick of their last one (-1: they never go)."""
+        used = self._use.ticks(rows) if self._tracks_use else None
+        return TableState(self._table.keys[rows], self._table.rows[rows], None, used)
 
-        A content above the ceiling is taken; the next `open` that needs room brings it down.
+    def freeze(self, number: int, since: int) -> dict[str, NDArray[Any]]:
+        """Begin snapshot `number` (see ChangeLog); returns copies of what the table knows beside its rows."""
+        self.changes.freeze(number, since)
+        side = {"age": self._age.state(self._tick, self._cutoff)} if self._tracks_use else {}
+        return side | ({} if self._admission is None else self._admission.state())
+
+    def restore(
+        self, state: TableState, side: Sequence[Mapping[str, NDArray[Any]]] = (), number: int = 0
+    ) -> None:
+        """Replace the content by that of snapshot `number`; `side`: what `freeze` gave, of each shard.
+
+        Without `side` all rows count as just wanted, and keys that waited begin again. A content above the ceiling is
+        taken; the next `open` that needs room brings it down.
         """
-        self._table.restore(keys, rows)
-        self._age.restart(self._tick)
-        self._cutoff = self._tick - 1
-        if self._admission is not None:
-            self._admission.clear()
+        if self._tracks_use and side:
+            self._tick, self._cutoff = self._age.restore(side[0]["age"])
+        else:
+            self._age.restart(self._tick)
+            self._cutoff = self._tick - 1
         if self._tracks_use:
-            self._use.restart(self._tick, keys == BIAS_KEY)
+            never = state.keys == BIAS_KEY
+            used = np.where(never, -1, self._tick) if state.used is None or not side else state.used
+            young = (used > self._cutoff) | (used < 0)
+            state, used = TableState(state.keys[young], state.rows[young]), used[young]
+            self._use.restart(self._tick, used)
+        self._table.restore(state.keys, state.rows)
+        self.changes.restored(self._table.numbered, number)
+        if self._admission is not None:
+            self._admission.restore([part for part in side if part.keys() - {"age"}])
 
     def status(self) -> dict[str, int | float]:
         """How much there is now, and what has happened since the start.
@@ -166,13 +196,15 @@ class BoundedTable:
 
     def _side_bytes(self) -> int:
         """Bytes that the policy costs beside the table."""
-        admission = 0 if self._admission is None else self._admission.memory_bytes
+        other = self.changes.memory_bytes + (0 if self._admission is None else self._admission.memory_bytes)
         if not self._tracks_use:
-            return admission
-        return admission + self._age.memory_bytes + self._use.used_bytes(self._table.numbered)
+            return other
+        return other + self._age.memory_bytes + self._use.used_bytes(self._table.numbered)
 
     def _forget(self, rows: NDArray[np.int64], why: str) -> None:
         if len(rows):
+            self.changes.remove(rows, self._table.keys[rows])
+            self._use.forget(rows)
             self._table.remove(rows)
             self._counts[why] += len(rows)
 
@@ -189,6 +221,7 @@ class BoundedTable:
         if self._tracks_use:
             self._use.reach(self._table.numbered, len(at))
         rows[at] = self._table.locate(born)
+        self.changes.born(rows[at], self._table.numbered)
         if self._tracks_use:
             self._use.born(rows[at], self._tick, born == BIAS_KEY)
 

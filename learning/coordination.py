@@ -3,21 +3,26 @@
 It keeps what each worker reported (offsets, counts, metrics), decides when a snapshot is due, leads the workers
 through its barrier, and ends the job. One snapshot goes like this:
 
-1. `Reported` makes one due: every later `directive` carries its number as `barrier`.
-2. Each worker learns what it has in hand, has its pushes acknowledged and sends `Arrived` with its offsets.
-3. When all have arrived (a finished worker counts as arrived) the command `TakeSnapshot` goes out: shards copy.
-4. `SnapshotTaken` lowers the barrier and the workers go on.
+1. `Reported` or `SnapshotAsked` makes one due: every later directive carries its number as `barrier`.
+2. Each worker learns what it has in hand, has its pushes acknowledged, reports, and sends `Arrived`.
+3. When all have arrived (a finished worker counts as arrived) the moment of the directives moves on, so the workers go
+   on at once: whatever they send carries that moment, and a shard that sees it first begins to copy what it held
+   before. The command `TakeSnapshot` has the rest.
+4. `SnapshotWritten` makes it the one that the next may be a difference to; after `SnapshotFailed` the next is whole.
+   There is no further barrier before one of the two.
 
-The last snapshot is taken the same way, when all workers have finished; `EndJob` follows it.
+The last snapshot is taken the same way, when all workers have finished; `EndJob` follows once it is written.
 """
 
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from learning.encoding import merge_stats
+import numpy as np
+
+from learning.exchange import Moment
 from learning.job_messages import (
     Arrived,
     Command,
@@ -25,16 +30,21 @@ from learning.job_messages import (
     EndJob,
     Event,
     Reported,
-    SnapshotTaken,
+    SnapshotAsked,
+    SnapshotFailed,
+    SnapshotWritten,
     StopAsked,
     TakeSnapshot,
 )
-from learning.metrics import DelayHistogram
+from learning.job_state import JobPlan, JobState
 
 if TYPE_CHECKING:
-    from learning.learner import Metrics
+    from numpy.typing import NDArray
 
 __all__ = ["Brain", "Phase", "WorkerShare", "assign"]
+
+JOURNAL_MAX = 1 << 20
+"""Batches that are journalled between two snapshots; of more, the journal is left out."""
 
 
 class Phase(enum.Enum):
@@ -42,20 +52,19 @@ class Phase(enum.Enum):
 
     LEARNING = "learning"
     BARRIER = "barrier"
-    COPYING = "copying"
+    ENDING = "ending"
     ENDED = "ended"
 
 
 @dataclass(slots=True)
 class WorkerShare:
-    """What one worker has done so far; `arrived` is its latest barrier message."""
+    """What one worker has done in this generation; `arrived` is its latest barrier message."""
 
     partitions: tuple[int, ...]
     records: int = 0
     dead: int = 0
     lag: int = 0
     batches: int = 0
-    next_offsets: dict[int, int] = field(default_factory=dict)
     arrived: Arrived | None = None
 
     @property
@@ -74,110 +83,146 @@ def assign(partitions: list[int], workers: int) -> list[tuple[int, ...]]:
     return [tuple(dealt[worker::count]) for worker in range(count)]
 
 
+@dataclass(slots=True)
+class _Disk:
+    """What lies on disk, as far as it decides whether a snapshot is whole or a difference."""
+
+    since: int
+    deltas: int
+    whole_bytes: int = 0
+    delta_bytes: int = 0
+
+    def written(self, number: int, since: int, size_bytes: int) -> None:
+        if since:
+            self.deltas, self.delta_bytes = self.deltas + 1, self.delta_bytes + size_bytes
+        else:
+            self.deltas, self.whole_bytes, self.delta_bytes = 0, size_bytes, 0
+        self.since = number
+
+    def next_since(self, deltas_max: int) -> int:
+        """The snapshot to which the next one is a difference; 0: it is whole, so that the chain stays short."""
+        longer = self.whole_bytes and self.delta_bytes > self.whole_bytes
+        return 0 if self.deltas >= deltas_max or longer else self.since
+
+
 class Brain:
-    """Pure state machine of one job; `handle` is its only entrance.
+    """Pure state machine of one generation of a job; `handle` is its only entrance."""
 
-    Args:
-        partitions: for each worker its partitions; every partition has exactly one worker.
-        metrics: the learner's metrics of no records; what workers report is added to them.
-        snapshot_interval_records: 0 for no snapshot but the last.
-        records_max: the job stops after this many records; None for no such end.
-
-    """
-
-    def __init__(
-        self,
-        partitions: list[tuple[int, ...]],
-        metrics: Metrics,
-        *,
-        snapshot_interval_records: int = 0,
-        records_max: int | None = None,
-    ) -> None:
-        self.workers = [WorkerShare(share) for share in partitions]
-        self.metrics = metrics
-        self.delays = DelayHistogram()
+    def __init__(self, plan: JobPlan) -> None:
+        self.workers = [WorkerShare(share) for share in plan.partitions]
+        self.metrics = plan.start.metrics.copy()
+        self.delays = plan.start.delays
         self.phase = Phase.LEARNING
-        self.snapshots = 0
-        self._interval = snapshot_interval_records
-        self._records_max = records_max
-        self._next_snapshot_at = snapshot_interval_records
-        self._stop = False
+        self.moment = plan.moment
+        self._plan = plan
+        self._offsets, self._turns = dict(plan.start.offsets), dict(plan.start.turns)
+        self._disk = _Disk(plan.since, plan.deltas)
+        self._journal: list[tuple[int, int, int, int]] = []
+        self._snapshot_at = plan.start.records
+        self._asked = self._stop = False
+        self._writing = 0
 
     @property
     def records(self) -> int:
-        """Records read: learnt and dead."""
-        return sum(worker.records + worker.dead for worker in self.workers)
+        """Records read: learnt and dead, in all generations that were not taken back."""
+        return self._plan.start.records + sum(worker.records + worker.dead for worker in self.workers)
 
     @property
     def dead(self) -> int:
         """Dead letters."""
-        return sum(worker.dead for worker in self.workers)
+        return self._plan.start.dead + sum(worker.dead for worker in self.workers)
+
+    @property
+    def snapshots(self) -> int:
+        """The number of the last snapshot that the workers stood still for."""
+        return self.moment.snapshot
 
     @property
     def directive(self) -> Directive:
         """What every worker is to do now."""
-        waiting = self.phase in (Phase.BARRIER, Phase.COPYING)
-        return Directive(self.snapshots + 1 if waiting else self.snapshots, self.snapshots, self._stop)
+        waiting = self.phase is Phase.BARRIER
+        return Directive(self.snapshots + waiting, self.moment, self._stop)
 
     def handle(self, event: Event) -> list[Command]:
         """Take one event into the state; returns the commands that follow from it, in order."""
         match event:
             case Reported():
-                self._count(event)
-                self._stop |= self._records_max is not None and self.records >= self._records_max
-                self._raise_barrier_if_due()
-                return []
+                if event.generation == self._plan.generation:
+                    self._count(event)
             case Arrived():
-                self.workers[event.worker].arrived = event
-                self.workers[event.worker].next_offsets.update(event.offsets)
-                return self._snapshot_if_all_arrived()
-            case SnapshotTaken():
-                return self._lower_barrier(event)
+                if event.generation == self._plan.generation:
+                    self.workers[event.worker].arrived = event
+            case SnapshotWritten() | SnapshotFailed():
+                return self._settle(event)
+            case SnapshotAsked():
+                self._asked = True
             case StopAsked():
                 self._stop = True
-                return []
+        return self._go_on()
 
     def _count(self, event: Reported) -> None:
         worker = self.workers[event.worker]
         worker.records += event.metrics.records
         worker.dead += event.dead
         worker.lag = event.lag
-        worker.batches += event.batches
-        worker.next_offsets.update(event.next_offsets)
+        worker.batches += len(event.batches)
+        for batch in event.batches:
+            self._offsets[batch.partition] = batch.next_offset
+            self._turns[event.worker] = batch.partition
+        if len(self._journal) <= JOURNAL_MAX:
+            self._journal += [(event.worker, *batch) for batch in event.batches]
         self.metrics += event.metrics
         self.delays += event.delays
+        self._stop |= self._plan.records_max is not None and self.records >= self._plan.records_max
 
-    def _raise_barrier_if_due(self) -> None:
-        due = self._interval and self.records >= self._next_snapshot_at
-        if due and self.phase is Phase.LEARNING and not self._stop:
-            self.phase = Phase.BARRIER
+    def _go_on(self) -> list[Command]:
+        """Raise a barrier that is due, and take the snapshot once all stand at it."""
+        if self.phase is Phase.LEARNING and not self._writing and self._due():
+            self.phase, self._asked = Phase.BARRIER, False
+        if self.phase is Phase.BARRIER and all(self._stands(worker) for worker in self.workers):
+            return [self._take_snapshot()]
+        return []
 
-    def _snapshot_if_all_arrived(self) -> list[Command]:
-        finished = all(worker.finished for worker in self.workers)
-        if self.phase is Phase.LEARNING and finished:
-            self.phase = Phase.BARRIER
-        if self.phase is not Phase.BARRIER or not all(self._stands(worker) for worker in self.workers):
-            return []
-        self.phase = Phase.COPYING
-        arrivals = [worker.arrived for worker in self.workers if worker.arrived is not None]
-        offsets = {p: offset for worker in self.workers for p, offset in sorted(worker.next_offsets.items())}
-        encoder = merge_stats([arrival.encoder for arrival in arrivals])
-        summary = self.metrics.summary()
-        number = self.snapshots + 1
-        return [TakeSnapshot(number, offsets, encoder, self.records, self.dead, summary, final=finished)]
+    def _due(self) -> bool:
+        if all(worker.finished for worker in self.workers):
+            return True
+        new, interval = self.records - self._snapshot_at, self._plan.snapshot_interval_records
+        return not self._stop and new > 0 and (self._asked or bool(interval and new >= interval))
 
     def _stands(self, worker: WorkerShare) -> bool:
         return worker.finished or (
             worker.arrived is not None and worker.arrived.barrier == self.snapshots + 1
         )
 
-    def _lower_barrier(self, event: SnapshotTaken) -> list[Command]:
-        if self.phase is not Phase.COPYING or event.number != self.snapshots + 1:
-            return []  # A repeated or late message: that barrier is down already.
-        self.snapshots = event.number
-        self._next_snapshot_at = self.records + self._interval
-        if all(worker.finished for worker in self.workers):
-            self.phase = Phase.ENDED
-            return [EndJob()]
-        self.phase = Phase.LEARNING
-        return []
+    def _take_snapshot(self) -> TakeSnapshot:
+        final = all(worker.finished for worker in self.workers)
+        number, since = self.snapshots + 1, self._disk.next_since(self._plan.deltas_max)
+        self.moment = Moment(self._plan.generation, number, since)
+        self.phase = Phase.ENDING if final else Phase.LEARNING
+        self._writing, self._snapshot_at = number, self.records
+        state = JobState(
+            number, dict(self._offsets), self.records, self.dead, self.metrics.copy(), self.delays,
+            {a.worker: a.encoder for a in (w.arrived for w in self.workers) if a is not None},
+            dict(self._turns), self._journalled(),
+        )  # fmt: skip
+        self._journal = []
+        return TakeSnapshot(self.moment, state, final)
+
+    def _journalled(self) -> NDArray[np.int64]:
+        kept = self._journal if len(self._journal) <= JOURNAL_MAX else []
+        return np.array(kept, np.int64).reshape(len(kept), 4)
+
+    def _settle(self, event: SnapshotWritten | SnapshotFailed) -> list[Command]:
+        if event.number != self._writing:
+            return []  # a repeated or late message: it is settled already
+        self._writing = 0
+        if isinstance(event, SnapshotWritten):
+            self._disk.written(event.number, self.moment.since, event.size_bytes)
+            if self.phase is Phase.ENDING:
+                self.phase = Phase.ENDED
+                return [EndJob()]
+        else:
+            self._disk = replace(self._disk, since=0)
+            if self.phase is Phase.ENDING:
+                self.phase = Phase.LEARNING
+        return self._go_on()

@@ -19,7 +19,20 @@ if TYPE_CHECKING:
     from learning.batch import Batch, BatchId
     from learning.texts import TextColumn
 
-__all__ = ["Named", "Pull", "Push", "Rows", "Wait", "split_carried", "split_rows", "stream_time_s"]
+__all__ = ["Moment", "Named", "Pull", "Push", "Rows", "Wait", "split_carried", "split_rows", "stream_time_s"]
+
+
+class Moment(NamedTuple):
+    """When a message was made, which every message to a shard carries.
+
+    `generation` counts how often the job went back to a snapshot: what is left of an earlier one is refused. `snapshot`
+    is the last snapshot that the sender stood still for: a shard that sees it first begins to copy, as the difference
+    to snapshot `since` (0: whole), and what comes with it or later is not in that snapshot.
+    """
+
+    generation: int = 1
+    snapshot: int = 0
+    since: int = 0
 
 
 class Named(NamedTuple):

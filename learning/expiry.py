@@ -68,6 +68,25 @@ class StreamAge:
         self._history[0] = (tick, 0, math.nan)
         self._cutoff = tick - 1
 
+    def state(self, tick: int, cutoff: int) -> NDArray[np.float64]:
+        """All that it knows, and the table's tick and cutoff: f64 (3 + k, 3), for `restore`."""
+        head = [
+            (tick, cutoff, self._cutoff),
+            (self._records, self._time_s, self._leap_s),
+            (self._leaps, 0, 0),
+        ]
+        return np.concatenate((np.array(head, np.float64), self._history[self._first : self._end]))
+
+    def restore(self, state: NDArray[np.float64]) -> tuple[int, int]:
+        """Go on from `state`; returns the table's tick and cutoff."""
+        tick, cutoff, self._cutoff = (int(number) for number in state[0])
+        self._records, self._time_s, self._leap_s = int(state[1, 0]), float(state[1, 1]), float(state[1, 2])
+        self._leaps = int(state[2, 0])
+        kept = state[3:][-len(self._history) :]
+        self._first, self._end = 0, len(kept)
+        self._history[: len(kept)] = kept
+        return tick, cutoff
+
     def advance(self, tick: int, records: int, time_s: float) -> int:
         """The youngest tick that is too old for batch `tick`, which has `records` and newest time `time_s`."""
         if len(self._history) == 1:
@@ -133,7 +152,7 @@ def touch(rows, stamps, cutoff, stamp, stale):  # noqa: ANN001, ANN201
 def sweep(stamps, used, hand, steps, limit, found):  # noqa: ANN001, ANN201
     """Rows with stamps 1 .. limit among the `steps` rows of stamps[:used] from `hand` on, as many as `found` holds.
 
-    Returns (hand, rows found); their stamps become 0.
+    Returns (hand, rows found).
     """
     count = 0
     for _ in range(steps):
@@ -144,7 +163,6 @@ def sweep(stamps, used, hand, steps, limit, found):  # noqa: ANN001, ANN201
         if 0 < stamps[hand] <= limit:
             found[count] = hand
             count += 1
-            stamps[hand] = 0
         hand += 1
     return hand, count
 
@@ -174,14 +192,14 @@ class LastUse:
 
     def __init__(self, stamp_max: int = STAMP_NEVER - 1) -> None:
         self._stamp_max = stamp_max
-        self.restart(0, np.zeros(0, np.bool_))
+        self.restart(0, np.zeros(0, np.int64))
 
-    def restart(self, tick: int, never: NDArray[np.bool_]) -> None:
-        """Begin anew with len(never) rows wanted at `tick`; those of `never` never go."""
-        self._base, self._hand = tick, 0
+    def restart(self, tick: int, ticks: NDArray[np.int64]) -> None:
+        """Begin anew at `tick` with rows last wanted at `ticks`; -1: a row that never goes."""
+        self._base, self._hand = int(ticks.min(where=ticks >= 0, initial=tick)), 0
         self._stamps = Column(0, np.uint32, 1024)
-        self._stamps.reach(len(never), 0)
-        self._stamps.array[: len(never)] = np.where(never, STAMP_NEVER, 1)
+        self._stamps.reach(len(ticks), 0)
+        self._stamps.array[: len(ticks)] = np.where(ticks < 0, STAMP_NEVER, ticks - self._base + 1)
 
     def used_bytes(self, numbered: int) -> int:
         """Bytes in use."""
@@ -192,15 +210,23 @@ class LastUse:
         self._stamps.reach(numbered + more, numbered)
 
     def touch(self, rows: NDArray[np.int64], cutoff: int, tick: int, numbered: int) -> NDArray[np.int64]:
-        """Note that `rows` (-1: none) are wanted; returns those too old, which are -1 and free from here on."""
+        """Note that `rows` (-1: none) are wanted; returns those too old, which are -1 from here on: to be forgotten."""
         if self._stamp(tick) > self._stamp_max:
             by = self._stamp(tick) - self._stamp_max // 2
             rebase(self._stamps.array[:numbered], by)
             self._base += by
         stale = np.empty(len(rows), np.int64)
-        stale = stale[: touch(rows, self._stamps.array, self._stamp(cutoff), self._stamp(tick), stale)]
-        self._stamps.array[stale] = 0
-        return stale
+        return stale[: touch(rows, self._stamps.array, self._stamp(cutoff), self._stamp(tick), stale)]
+
+    def forget(self, rows: NDArray[np.int64]) -> None:
+        """`rows` are free from here on."""
+        self._stamps.array[rows] = 0
+
+    def ticks(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        """When `rows` were last wanted; -1 for those that never go."""
+        stamps = self._stamps.array[rows].astype(np.int64)
+        ticks: NDArray[np.int64] = np.where(stamps == STAMP_NEVER, -1, stamps + self._base - 1)
+        return ticks
 
     def born(self, rows: NDArray[np.int64], tick: int, never: NDArray[np.bool_]) -> None:
         """Note that `rows` were born; those of `never` never go."""
@@ -223,7 +249,7 @@ class LastUse:
         return int(np.partition(taken[:count], rank)[rank]) + self._base - 1
 
     def sweep(self, until: int, steps: int, rows_most: int, numbered: int) -> NDArray[np.int64]:
-        """Up to `rows_most` rows last wanted up to tick `until`, of the next `steps`; they are free from here on."""
+        """Up to `rows_most` rows last wanted up to tick `until`, of the next `steps`: to be forgotten."""
         steps = min(steps, numbered)
         found = np.empty(min(rows_most, steps), np.int64)
         if self._stamp(until) < 1 or not len(found):

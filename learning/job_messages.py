@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
+    from learning.batch import BatchId
+    from learning.exchange import Moment
+    from learning.job_state import EncoderState, JobState
     from learning.learner import Metrics
     from learning.metrics import DelayHistogram
 
@@ -19,47 +19,60 @@ __all__ = [
     "EndJob",
     "Event",
     "Reported",
-    "SnapshotTaken",
+    "SnapshotAsked",
+    "SnapshotFailed",
+    "SnapshotWritten",
     "StopAsked",
     "TakeSnapshot",
 ]
-
-EncoderState = tuple["NDArray[np.uint64]", "NDArray[np.float64]"]
 
 
 @dataclass(frozen=True, slots=True)
 class Reported:
     """What a worker has learnt since its last report, every push of it acknowledged; nothing, if it was idle.
 
-    `metrics`, `delays`, `dead` (letters) and `batches` are increments; `next_offsets` are by partition, of those that
-    moved; `lag` counts records not yet read.
+    `metrics`, `delays` and `dead` (letters) are increments; `batches` are those learnt, in their order; `lag` counts
+    records not yet read.
     """
 
     worker: int
+    generation: int
     metrics: Metrics
     delays: DelayHistogram
     dead: int
-    batches: int
-    next_offsets: dict[int, int]
+    batches: list[BatchId]
     lag: int
 
 
 @dataclass(frozen=True, slots=True)
 class Arrived:
-    """A worker stands at barrier `barrier` with every push acknowledged; `finished` if it will learn no more."""
+    """A worker stands at barrier `barrier`, and has reported all it learnt; `finished` if it will learn no more."""
 
     worker: int
+    generation: int
     barrier: int
-    offsets: dict[int, int]
     encoder: EncoderState
     finished: bool
 
 
 @dataclass(frozen=True, slots=True)
-class SnapshotTaken:
-    """The shards have copied their state for snapshot `number`."""
+class SnapshotWritten:
+    """Snapshot `number` is durable, with `size_bytes` on disk."""
 
     number: int
+    size_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class SnapshotFailed:
+    """Snapshot `number` could not be written; what it should have held is still in the tables."""
+
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
+class SnapshotAsked:
+    """It is time for a snapshot, or somebody wants one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,25 +80,21 @@ class StopAsked:
     """Somebody asked for an orderly end (Ctrl-C, `ray job stop`)."""
 
 
-Event = Reported | Arrived | SnapshotTaken | StopAsked
+Event = Reported | Arrived | SnapshotWritten | SnapshotFailed | SnapshotAsked | StopAsked
 
 
 @dataclass(frozen=True, slots=True)
 class TakeSnapshot:
-    """Copy all shards now: no worker is learning. Everything but the tables is in this command."""
+    """Write a snapshot: the tables as they are at `moment`, which shards keep while learning goes on, and `state`."""
 
-    number: int
-    offsets: dict[int, int]
-    encoder: EncoderState
-    records: int
-    dead: int
-    metrics: dict[str, float]
+    moment: Moment
+    state: JobState
     final: bool
 
 
 @dataclass(frozen=True, slots=True)
 class EndJob:
-    """All workers have finished and the last snapshot is taken."""
+    """All workers have finished and the last snapshot is durable."""
 
 
 Command = TakeSnapshot | EndJob
@@ -93,8 +102,8 @@ Command = TakeSnapshot | EndJob
 
 @dataclass(frozen=True, slots=True)
 class Directive:
-    """What a worker is to do next: stand at `barrier` if it is above the last one it passed; stop for good."""
+    """What a worker is to do next: stand at `barrier` if it is above its moment's snapshot; stop for good."""
 
     barrier: int
-    released: int
-    stop: bool
+    moment: Moment
+    stop: bool = False

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from learning.batch import BatchId
-from learning.exchange import Named, Pull, Push, Rows, Wait
+from learning.exchange import Moment, Named, Pull, Push, Rows, Wait
 from learning.texts import TextColumn
 
 if TYPE_CHECKING:
@@ -34,9 +34,9 @@ _WAIT_BYTES = 8
 """The answer to a pull that has to wait is one number; any other is longer."""
 
 
-def pack_call(worker: int, push: Push | None, pull: Pull | None) -> bytes:
+def pack_call(worker: int, moment: Moment, push: Push | None, pull: Pull | None) -> bytes:
     """A worker's push and pull as one message."""
-    numbers: list[int] = [worker, push is not None, pull is not None]
+    numbers: list[int] = [worker, *moment, push is not None, pull is not None]
     reals: list[float] = []
     arrays: list[NDArray[Any]] = []
     if push is not None:
@@ -53,10 +53,11 @@ def pack_call(worker: int, push: Push | None, pull: Pull | None) -> bytes:
     return _pack(numbers, reals, arrays)
 
 
-def unpack_call(message: bytes) -> tuple[int, Push | None, Pull | None]:
+def unpack_call(message: bytes) -> tuple[int, Moment, Push | None, Pull | None]:
     """What `pack_call` packed."""
     numbers, reals, arrays = _unpack(message)
-    worker, has_push, has_pull = next(numbers), next(numbers), next(numbers)
+    worker, moment = next(numbers), Moment(next(numbers), next(numbers), next(numbers))
+    has_push, has_pull = next(numbers), next(numbers)
     push = pull = None
     if has_push:
         batch_id, has_names = _batch_id(numbers), next(numbers)
@@ -69,7 +70,7 @@ def unpack_call(message: bytes) -> tuple[int, Push | None, Pull | None]:
         keys, carried = next(arrays), next(arrays)
         sights = next(arrays) if next(numbers) else None
         pull = Pull(batch_id, records, next(reals), sizes, carries, keys, carried, sights)
-    return worker, push, pull
+    return worker, moment, push, pull
 
 
 def pack_answer(rows: Rows | Wait) -> bytes:

@@ -60,7 +60,7 @@ class RunLog:
         """The run's id in MLflow; None until the server has given one."""
         return self._run.run_id if self._run else None
 
-    def start(self, pipeline: dict[str, Any], run_name: str) -> None:
+    def start(self, pipeline: dict[str, Any], run_name: str, folder: Path | None = None) -> None:
         """Open the run in the background; `pipeline` is the resolved one as plain JSON values."""
         settings = pipeline.get("mlflow") or {}
         if settings.get("enabled", True):

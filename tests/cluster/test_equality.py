@@ -12,7 +12,7 @@ from rich.console import Console
 from cluster.broker import Broker
 from cluster.config import Pipeline, build_pipeline
 from cluster.job import JobResult, run_job
-from cluster.models.model_files import read_model
+from cluster.snapshots.model import load_model
 from tests.cluster.topics import consume, produce, records
 
 RECORDS = 3000
@@ -48,7 +48,7 @@ def pipeline(broker: Broker, folder: Path, topic: str, predictions: str, *overri
 
 def state(result: JobResult) -> dict[int, tuple[float, ...]]:
     """Rows by key of the job's last snapshot."""
-    arrays = read_model(result.snapshot).arrays
+    arrays = load_model(result.snapshot).arrays
     return {int(k): tuple(row) for k, row in zip(arrays["weights.keys"], arrays["weights.rows"], strict=True)}
 
 
@@ -116,7 +116,7 @@ def test_two_workers_count_every_record_once_and_their_offsets_are_the_ends(
     settings = pipeline(broker, tmp_path, topics["json"], out, "cluster.workers=2", "batch_records=100")
     result = run_job(settings, Console(file=io.StringIO()))
     assert len(predictions(broker, out)) == RECORDS
-    assert read_model(result.snapshot).offsets == {0: 1000, 1: 1000, 2: 1000}
+    assert load_model(result.snapshot).offsets == {0: 1000, 1: 1000, 2: 1000}
     loss, expected = (r.figures.since_start["log_loss"] for r in (result, single[2]))
     assert loss == pytest.approx(expected, rel=0.05)
 
@@ -137,6 +137,6 @@ def test_a_snapshot_in_the_middle_holds_offsets_and_counts_that_agree(
     folders = sorted(result.snapshot.parent.iterdir())
     assert len(folders) >= 2
     for folder in folders:
-        model = read_model(folder)
+        model = load_model(folder)
         assert sum(model.offsets.values()) == model.records
         assert np.max(model.arrays["encoder.stats"][:, 0]) == model.records

@@ -14,7 +14,7 @@ import pytest
 
 from cluster.config import Pipeline, build_pipeline
 from cluster.job import _worker_specs, resolved
-from cluster.models.model_files import read_model
+from cluster.snapshots.model import load_model
 from cluster.models.model_layout import learner_of, tables_of
 from cluster.models.scorer import Scorer
 from cluster.recommend import recommender_of
@@ -86,7 +86,7 @@ def test_a_snapshot_recommends_what_the_live_shards_do(ratings: Path, tmp_path: 
     assert asked[-1] == best[:5]
     assert len(asked) > 1, "nobody asked while it learnt"
 
-    state = read_model(snapshot)
+    state = load_model(snapshot)
     pipeline = pipeline_of(ratings, tmp_path, 3)
     with RayCluster(pipeline, _worker_specs(pipeline, tmp_path / "more", local=False)) as cluster:
         cluster.restore(tables_of(learner_of(state.pipeline), state.arrays))

@@ -17,7 +17,7 @@ from cluster.broker import Broker
 from cluster.config import Pipeline, build_pipeline
 from cluster.figures import metric_points
 from cluster.job import JobResult, run_job
-from cluster.models.model_files import read_model
+from cluster.snapshots.model import load_model
 from cluster.models.model_layout import learner_of, tables_of
 from tests.cluster.topics import produce, records
 
@@ -80,7 +80,7 @@ def job(pipeline: Pipeline, *, local: bool = False) -> JobResult:
 
 def state(result: JobResult) -> dict[str, dict[int, tuple[float, ...]]]:
     """Rows by key of each table of the job's last snapshot."""
-    model = read_model(result.snapshot)
+    model = load_model(result.snapshot)
     tables = tables_of(learner_of(model.pipeline), model.arrays)
     return {name: _by_key(table.keys, table.rows) for name, table in tables.items()}
 
@@ -168,7 +168,7 @@ def test_snapshots_of_three_shards_go_on_in_two_as_they_would_have_in_one_proces
     from cluster.local import LocalCluster
     from cluster.supervise import Supervisor
 
-    first = read_model(job(pipeline(broker, tmp_path, clicks, learner=FTRL)).snapshot)
+    first = load_model(job(pipeline(broker, tmp_path, clicks, learner=FTRL)).snapshot)
     tables = tables_of(learner_of(first.pipeline), first.arrays)
     found = {}
     for name in ("two", "local"):
@@ -178,7 +178,7 @@ def test_snapshots_of_three_shards_go_on_in_two_as_they_would_have_in_one_proces
         with started as cluster:
             cluster.restore(tables)
             status, folder = Supervisor(cluster, asked, tmp_path / name, lambda _: None).run()
-        arrays = read_model(folder).arrays
+        arrays = load_model(folder).arrays
         found[name] = (_by_key(arrays["weights.keys"], arrays["weights.rows"]), status.metrics.summary())
     assert found["two"][0] == found["local"][0]
     assert found["two"][1] == pytest.approx(found["local"][1])  # sums, by report

@@ -1,0 +1,120 @@
+"""Holding: the tables of a learner as one holder has them, a shard or the one process of a local run; with snapshots.
+
+A snapshot of a holding is begun by `freeze`, which takes no time, and read by `part` in another thread while the
+tables go on changing. Both, and whatever changes the tables, hold `lock`.
+"""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from actors.table_names import TableNames
+from learning.bounded import BoundedTable
+from learning.keys import BIAS_KEY
+from learning.policy import TablePolicy
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from numpy.typing import NDArray
+
+    from actors.ports import Sides, Tables
+    from learning.learner import Learner
+    from learning.table_state import TableState
+
+__all__ = ["Holding", "HoldingPart"]
+
+
+class Holding:
+    """Tables and names of `learner`, in the order of its specs; `policies` by table name."""
+
+    def __init__(self, learner: Learner, policies: Mapping[str, TablePolicy] | None = None) -> None:
+        self.lock = threading.RLock()
+        self.specs = learner.specs()
+        of_tables = [(policies or {}).get(spec.name, TablePolicy()) for spec in self.specs]
+        self.keeps_all = [policy.keeps_all for policy in of_tables]
+        self.tables = [
+            BoundedTable(spec.width, policy, birth=spec.birth)
+            for spec, policy in zip(self.specs, of_tables, strict=True)
+        ]
+        self.names = TableNames(learner)
+        for t, table in enumerate(self.tables):
+            table.changes.content = self._content_of(t, table)
+        self.frozen = 0
+        self._sides: list[dict[str, NDArray[Any]]] = []
+
+    def bias_row(self, t: int) -> int:
+        """The row number of table t's bias; -1 if it has none here."""
+        if not self.specs[t].bias:
+            return -1
+        return int(self.tables[t].find(np.array([BIAS_KEY], np.uint64))[0])
+
+    def freeze(self, number: int, since: int) -> None:
+        """Begin snapshot `number` as the difference to snapshot `since` (0: whole), unless it has begun already."""
+        with self.lock:
+            if number > self.frozen:
+                self.frozen = number
+                self._sides = [table.freeze(number, since) for table in self.tables]
+
+    def part(self) -> HoldingPart:
+        """What the last `freeze` froze, to be read once."""
+        return HoldingPart(self, self._sides)
+
+    def snapshot(self) -> Tables:
+        """Of each table, copies of all keys, rows and names as they are now."""
+        with self.lock:
+            return {
+                spec.name: self.names.snapshot(t, table)
+                for t, (spec, table) in enumerate(zip(self.specs, self.tables, strict=True))
+            }
+
+    def restore(self, tables: Tables, sides: Sides | None = None, number: int = 0) -> None:
+        """Replace the content by that of snapshot `number`; `sides`: what the tables knew beside their rows."""
+        with self.lock:
+            for t, (spec, table) in enumerate(zip(self.specs, self.tables, strict=True)):
+                own = [part[spec.name] for part in sides or [] if part.get(spec.name)]
+                self.names.restore(t, table, tables[spec.name], own, number)
+            self.frozen = number
+
+    def status(self) -> dict[str, dict[str, int | float]]:
+        """State of each table now, by name."""
+        with self.lock:
+            return {
+                spec.name: self.names.counted(t, table.status())
+                for t, (spec, table) in enumerate(zip(self.specs, self.tables, strict=True))
+            }
+
+    def _content_of(self, t: int, table: BoundedTable) -> Any:
+        def content(rows: NDArray[np.int64]) -> TableState:
+            return self.names.beside(t, rows, table.content(rows))
+
+        return content
+
+
+class HoldingPart:
+    """A frozen holding, for whoever writes it (implements cluster.snapshots' FrozenPart)."""
+
+    def __init__(self, holding: Holding, sides: Sequence[dict[str, NDArray[Any]]]) -> None:
+        self._holding = holding
+        self._by_name = {spec.name: t for t, spec in enumerate(holding.specs)}
+        self._sides = sides
+
+    def tables(self) -> list[str]:
+        """Names of the tables."""
+        return [*self._by_name]
+
+    def chunks(self, table: str) -> Iterator[TableState]:
+        """The changed live rows as they were at the freeze, in pieces."""
+        changes = self._holding.tables[self._by_name[table]].changes
+        return changes.chunks(self._holding.lock)
+
+    def removed(self, table: str) -> NDArray[np.uint64]:
+        """Keys that went since the snapshot before; some of them may be among the rows again. Before `chunks`."""
+        return self._holding.tables[self._by_name[table]].changes.removed()
+
+    def side(self, table: str) -> dict[str, NDArray[Any]]:
+        """What the table knew beside its rows."""
+        return self._sides[self._by_name[table]]

@@ -1,0 +1,89 @@
+"""What runs inside Ray's processes: shards and workers with their files and connections, which cannot travel there."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from actors.shard import ParameterShard
+from cluster.assembly import WorkerSpec, build_worker
+from cluster.parts import load_part, write_shard
+from cluster.remote import RayShards, RemoteCoordinator
+from cluster.store import ShardedStore
+from cluster.warm import warm_up
+
+if TYPE_CHECKING:
+    from cluster.config import Pipeline
+    from cluster.snapshots.file_entry import PartFiles
+    from learning.exchange import Moment
+    from learning.questions import Question
+
+__all__ = ["ShardActor", "WorkerActor"]
+
+
+class ShardActor:
+    """One shard's process. Exchanges come one at a time; a snapshot is written beside them, in a thread of its own."""
+
+    def __init__(self, shard: int, pipeline: Pipeline) -> None:
+        self._number = shard
+        self._pipeline = pipeline
+        self._shard: ParameterShard | None = None
+
+    def ping(self) -> None:
+        """Say that this process lives."""
+
+    def begin(self, moment: Moment, run_url: str, tables: int, pushed: int) -> None:
+        """Begin a generation with the rows of snapshot `tables` (0: none)."""
+        warm_up(self._pipeline.learner.build(), self._pipeline.policies().values())
+        self._shard = load_part(self._pipeline, self._number, moment, run_url, tables, pushed)
+
+    def exchange_packed(self, message: bytes) -> bytes:
+        """A worker's push and pull."""
+        return self._held.exchange_packed(message)
+
+    def ask(self, question: Question) -> Any:
+        """A question about the rows as they are now."""
+        return self._held.ask(question)
+
+    def status(self) -> dict[str, Any]:
+        """Counters."""
+        return self._held.status()
+
+    def write(self, moment: Moment, run_url: str) -> PartFiles:
+        """Write this shard's part of the moment's snapshot."""
+        return write_shard(self._held, self._number, moment, run_url)
+
+    @property
+    def _held(self) -> ParameterShard:
+        assert self._shard is not None, f"shard {self._number} has not begun"
+        return self._shard
+
+
+class WorkerActor:
+    """One worker's process; it outlives the generations of a job."""
+
+    def ping(self) -> None:
+        """Say that this process lives."""
+
+    def idle(self) -> None:
+        """Say that `run` has ended: calls come one at a time."""
+
+    def open(self, spec: WorkerSpec, shards: list[Any], coordinator: Any) -> None:
+        """Load kernels and open streams. Not in the constructor, whose errors Ray reports without their type."""
+        pipeline = spec.pipeline
+        warm_up(pipeline.learner.build(), pipeline.policies().values())
+        timeout_s = pipeline.cluster.call_timeout_s
+        store = ShardedStore(
+            spec.worker,
+            RayShards(shards, timeout_s),
+            pipeline.learner.build(),
+            has_policies=not all(policy.keeps_all for policy in pipeline.policies().values()),
+            wait_timeout_s=timeout_s,
+        )
+        self._worker = build_worker(spec, store, RemoteCoordinator(coordinator, timeout_s, spec.moment))
+
+    def run(self) -> None:
+        """Learn to the end, and release what was opened, whatever happens."""
+        try:
+            self._worker.run()
+        finally:
+            self._worker.close()

@@ -1,0 +1,65 @@
+"""A shard's part of a snapshot: written from its tables, and loaded into new ones."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+from actors.shard import ParameterShard
+from cluster.local_store import LocalStore
+from cluster.snapshots.file_entry import PartFiles
+from cluster.snapshots.part_files import write_part
+from cluster.snapshots.store import SnapshotStore
+
+if TYPE_CHECKING:
+    from cluster.config import Pipeline
+    from learning.exchange import Moment
+
+__all__ = ["folder_of", "load_part", "load_store", "new_shard", "write_shard"]
+
+log = logging.getLogger("millrace.snapshots")
+
+
+def folder_of(run_url: str, number: int) -> str:
+    """The folder of one snapshot."""
+    return f"{run_url}/snapshots/{number:06d}"
+
+
+def new_shard(pipeline: Pipeline, shard: int) -> ParameterShard:
+    """An empty shard; the first one lets pulls in or has them wait."""
+    count = pipeline.cluster.shards
+    bounds = (pipeline.cluster.staleness_examples_max, pipeline.cluster.staleness_share_max)
+    return ParameterShard(
+        shard,
+        pipeline.learner.build(),
+        {name: policy.of_shard(count) for name, policy in pipeline.policies().items()},
+        *((None, None) if shard else bounds),
+    )
+
+
+def load_part(
+    pipeline: Pipeline, shard: int, moment: Moment, run_url: str, tables: int, pushed: int
+) -> ParameterShard:
+    """A shard that begins at `moment`, with its share of snapshot `tables` (0: empty). Raises SnapshotError."""
+    made = new_shard(pipeline, shard)
+    if not tables:
+        made.begin(moment)
+        return made
+    state, sides = SnapshotStore(run_url, log.warning).load_shard(tables, shard, pipeline.cluster.shards)
+    made.restore(state, sides, moment, pushed)
+    return made
+
+
+def load_store(pipeline: Pipeline, moment: Moment, run_url: str, tables: int, pushed: int) -> LocalStore:
+    """The same for tables in this process. Raises SnapshotError."""
+    made = LocalStore(pipeline.learner.build())
+    if tables:
+        made.restore(*SnapshotStore(run_url, log.warning).load(tables), moment, pushed)
+    return made
+
+
+def write_shard(held: ParameterShard | LocalStore, shard: int, moment: Moment, run_url: str) -> PartFiles:
+    """Begin the moment's snapshot here, unless a worker's call has, and write it. Raises SnapshotError."""
+    held.freeze(moment)
+    prefix = f"shard{shard}_g{moment.generation}"
+    return PartFiles.of(prefix, write_part(folder_of(run_url, moment.snapshot), prefix, held.part()))

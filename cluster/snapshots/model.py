@@ -1,0 +1,71 @@
+"""The model in a snapshot: what scores, asks and is registered; without what only a job needs to go on."""
+
+from __future__ import annotations
+
+import json
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cluster.models.model_files import MANIFEST, ModelState, read_model
+from cluster.models.model_layout import arrays_of, learner_of
+from cluster.snapshots.part_files import read_arrays
+from cluster.snapshots.store import SnapshotStore
+from learning.table_state import TableState
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+__all__ = ["load_model", "model_of"]
+
+log = logging.getLogger("millrace.snapshots")
+
+
+def load_model(folder: str | Path) -> ModelState:
+    """The model in a folder: RUN/snapshots/NUMBER, or one that was made for MLflow.
+
+    Raises:
+        ModelFilesError, SnapshotError: there is no whole one.
+
+    """
+    folder = str(folder)
+    run, found, number = folder.rstrip("/").rpartition("/snapshots/")
+    if found and number.isdecimal() and _is_snapshot(folder):
+        return model_of(SnapshotStore(run, log.warning), int(number))
+    return read_model(folder)
+
+
+def _is_snapshot(folder: str) -> bool:
+    """False for a folder that was made for MLflow, whatever it is called."""
+    path = Path(folder) / MANIFEST
+    if "://" in folder or not path.is_file():
+        return True
+    try:
+        return bool(json.loads(path.read_bytes()).get("format") != 1)
+    except (ValueError, AttributeError, RecursionError):
+        return True
+
+
+def model_of(store: SnapshotStore, number: int) -> ModelState:
+    """The model as of a snapshot. Raises SnapshotDamagedError."""
+    manifest = store.manifest(number)
+    tables, sides = store.load(number)
+    learner = learner_of(manifest.pipeline)
+    arrays: dict[str, NDArray[Any]] = {}
+    for spec in learner.specs():
+        arrays |= arrays_of(spec.name, _young(tables[spec.name], [part.get(spec.name, {}) for part in sides]))
+    job = read_arrays(store.folder(number), manifest.job.prefix, manifest.job.files)
+    arrays |= {name: job[name] for name in ("encoder.keys", "encoder.stats")}
+    return ModelState(manifest.pipeline, arrays, manifest.offsets, manifest.records, manifest.metrics)
+
+
+def _young(state: TableState, sides: list[dict[str, NDArray[Any]]]) -> TableState:
+    """Without rows that nobody has asked for since they were too old: a shard drops them when it comes by."""
+    ages = [side["age"] for side in sides if "age" in side]
+    if state.used is None or not ages:
+        return state
+    cutoff = int(ages[0][0, 1])
+    young = (state.used > cutoff) | (state.used < 0)
+    return TableState(
+        state.keys[young], state.rows[young], None if state.names is None else state.names.take(young)
+    )

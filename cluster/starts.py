@@ -1,0 +1,181 @@
+"""Where a generation of a job begins: a new run at the stream's start, any other at a snapshot, with its offsets.
+
+An ordinary start, a start after a crash and a rollback are the same thing here, so each start tests them all.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from actors.ports import SourceError
+from cluster.assembly import WorkerSpec, wanted_records
+from cluster.snapshots.errors import SnapshotDamagedError
+from cluster.snapshots.job_arrays import job_of
+from cluster.snapshots.part_files import read_arrays
+from cluster.streams.open import describe_source
+from learning.coordination import assign
+from learning.encoding import merge_stats
+from learning.job_state import JobPlan, JobState
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from cluster.config import Pipeline
+    from cluster.snapshots.manifest import SnapshotManifest
+    from cluster.snapshots.store import SnapshotStore
+    from cluster.streams.open import Bounds
+    from learning.job_state import EncoderState
+
+__all__ = ["OtherRunError", "Start", "Starter"]
+
+
+class OtherRunError(Exception):
+    """The run's snapshots are of another pipeline; the message says in what they differ."""
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """All that a generation begins with.
+
+    `tables`: the snapshot from which shards load their rows; 0: they begin empty. `ends`: where each partition's input
+    ends; None where it goes on.
+    """
+
+    plan: JobPlan
+    specs: list[WorkerSpec]
+    run_url: str
+    tables: int
+    ends: dict[int, int | None]
+
+
+class Starter:
+    """Makes the starts of one run. `folder`: where its workers put dead letters."""
+
+    def __init__(
+        self,
+        pipeline: Pipeline,
+        store: SnapshotStore,
+        run_url: str,
+        folder: Path,
+        say: Callable[[str], None],
+        *,
+        local: bool,
+    ) -> None:
+        self._pipeline = pipeline
+        self._store = store
+        self._run_url = run_url
+        self._say = say
+        self._folder = folder
+        self._workers = 1 if local else pipeline.cluster.workers
+        self._described: dict[int, Bounds] | None = None
+
+    def begin(self, before: int | None = None) -> Start:
+        """From the newest whole snapshot (older than `before`), or anew. Raises SourceError, OtherRunError."""
+        while (manifest := self._store.newest(before)) is not None:
+            try:
+                return self.at(manifest)
+            except SnapshotDamagedError as damaged:
+                self._say(f"snapshot {manifest.number} is passed over: {damaged}")
+                before = manifest.number
+        return self._anew()
+
+    def at(self, manifest: SnapshotManifest, tables: SnapshotManifest | None = None) -> Start:
+        """From a snapshot; with `tables`, from its place in the stream, but with the tables and encoders of another."""
+        source = tables or manifest
+        state, encoders = self._job(manifest), self._job(source).encoders
+        last = max(self._store.numbers())  # none is written twice, also after a return to an older one
+        since = manifest.number if source is manifest and manifest.number == last else 0
+        deltas = len(self._store.chain(manifest.number)) - 1 if since else 0
+        return self._start(
+            replace(state, number=last), self._bounds(manifest), encoders, (since, deltas), source.number
+        )
+
+    def _job(self, manifest: SnapshotManifest) -> JobState:
+        _check_same(self._pipeline, manifest)
+        folder = self._store.folder(manifest.number)
+        arrays = read_arrays(folder, manifest.job.prefix, manifest.job.files)
+        return job_of(self._pipeline.learner.build(), manifest, arrays)
+
+    def _anew(self) -> Start:
+        learner = self._pipeline.learner.build()
+        return self._start(JobState(0, {}, 0, 0, learner.metrics()), self._describe(), {}, (0, 0), 0)
+
+    def _describe(self) -> dict[int, Bounds]:
+        """Where a new run begins and ends; the ends of a bounded input are those of the first look."""
+        if self._described is None:
+            self._described = describe_source(
+                self._pipeline, **wanted_records(self._pipeline.learner.build())
+            )
+        return self._described
+
+    def _bounds(self, manifest: SnapshotManifest) -> dict[int, Bounds]:
+        described = self._describe()
+        gone = sorted(set(manifest.offsets) - set(described))
+        if gone:
+            raise SourceError(
+                f"expected the partitions {sorted(manifest.offsets)} of snapshot {manifest.number}, but {gone} are not "
+                "there; give the same source, and for a file the same cluster.workers, or begin another run"
+            )
+        ends = {} if manifest.note.get("finished") else manifest.ends
+        return {
+            p: (manifest.offsets.get(p, first), end if ends.get(p) is None else ends[p])
+            for p, (first, end) in described.items()
+        }
+
+    def _start(
+        self,
+        state: JobState,
+        bounds: dict[int, Bounds],
+        encoders: dict[int, EncoderState],
+        disk: tuple[int, int],
+        tables: int,
+    ) -> Start:
+        pipeline = self._pipeline
+        shares = assign(list(bounds), self._workers)
+        same = len(encoders) == len(shares)
+        plan = JobPlan(
+            shares, state, self._store.next_generation(), *disk, pipeline.snapshots.interval_records,
+            pipeline.snapshots.deltas_max, pipeline.records_max,
+        )  # fmt: skip
+        dealt = _dealt(encoders, len(shares))
+        specs = [
+            WorkerSpec(
+                worker=worker,
+                pipeline=pipeline,
+                run_folder=str(self._folder),
+                bounds={partition: bounds[partition] for partition in share},
+                moment=plan.moment,
+                encoder=dealt.get(worker),
+                turn=state.turns.get(worker) if same else None,
+            )
+            for worker, share in enumerate(shares)
+        ]
+        ends = {partition: end for partition, (_, end) in bounds.items()}
+        return Start(plan, specs, self._run_url, tables, ends)
+
+
+def _dealt(encoders: dict[int, EncoderState], workers: int) -> dict[int, EncoderState]:
+    """What each of `workers` goes on with: its own, or where there were others, what some of those knew, merged.
+
+    Together they know what all knew, so that nothing is counted twice; a worker that gets nothing begins anew.
+    """
+    if len(encoders) == workers:
+        return encoders
+    parts = {w: [e for old, e in sorted(encoders.items()) if old % workers == w] for w in range(workers)}
+    return {worker: merge_stats(of) for worker, of in parts.items() if of}
+
+
+def _check_same(pipeline: Pipeline, manifest: SnapshotManifest) -> None:
+    """Refuse a snapshot that another learner, or another stream, has made. Raises OtherRunError."""
+    present = pipeline.model_dump(mode="json")
+    for section, keys in (("learner", None), ("source", ("kind", "topic", "path")), ("features", None)):
+        now, then = present[section], manifest.pipeline.get(section) or {}
+        names = keys or sorted({*now, *then})
+        for name in names:
+            if now.get(name) != then.get(name):
+                raise OtherRunError(
+                    f"expected {section}.{name} {then.get(name)!r}, with which snapshot {manifest.number} of the run "
+                    f"was learnt, but the pipeline says {now.get(name)!r}; set it back, or begin another run"
+                )
