@@ -13,6 +13,7 @@ import logging
 import os
 import re
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, errors
@@ -160,7 +161,14 @@ def _options(connection: KafkaConnection, client_class: Any) -> dict[str, Any]:
             raise SourceError(f"source.options.{name} is no option of kafka-python; {hint}")
     known = client_class.DEFAULT_CONFIG
     options = {name: value for name, value in connection.options.items() if name in known}
-    return {name: expanded(value) if isinstance(value, str) else value for name, value in options.items()}
+    options = {name: expanded(value) if isinstance(value, str) else value for name, value in options.items()}
+    for name in ("ssl_cafile", "ssl_certfile", "ssl_keyfile", "ssl_crlfile"):
+        # kafka-python takes a missing file for a broker that does not answer, and tries again.
+        if options.get(name) and not Path(str(options[name])).is_file():
+            raise SourceError(
+                f"source.options.{name} names {options[name]}, which is no file here; mend the path"
+            )
+    return options
 
 
 def require_crc32c() -> None:

@@ -313,10 +313,14 @@ def test_secrets_are_expanded_and_never_shown(monkeypatch):
     [
         ({"group_id": "g"}, "source.options.group_id cannot be set"),
         ({"sasl_mechanims": "PLAIN"}, "did you mean sasl_mechanism?"),
+        (
+            {"ssl_cafile": "/nowhere/ca.pem"},
+            "source.options.ssl_cafile names /nowhere/ca.pem, which is no file",
+        ),
     ],
 )
 def test_options_that_break_the_stream_are_refused(options, sentence):
-    """A pipeline sets an option that exactness rests on, or misspells one: a sentence before anything connects."""
+    """An option that exactness rests on, a misspelt one, a certificate that is not there: a sentence at once."""
     pipeline = pipeline_of("127.0.0.1:1", "t", options=options)
     with pytest.raises(SourceError, match=sentence.replace("?", r"\?")):
         describe_source(pipeline)
