@@ -13,6 +13,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from tokenize import TokenError
 from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
@@ -25,6 +26,7 @@ __all__ = [
     "ArrayFacts",
     "ArrayFileError",
     "opened_array",
+    "possible_shape",
     "read_array",
     "regular_file",
     "sha256_of",
@@ -38,7 +40,7 @@ ARRAY_NAME = re.compile(r"[A-Za-z0-9_]{1,60}(\.[A-Za-z0-9_]{1,60}){0,3}", re.ASC
 """Names of arrays; a file is called so, with .npy behind it."""
 
 HEADER_BYTES_MAX = 10_000
-_SIZE_END = 2**40
+_NUMBERS_END = 2**40
 
 
 class ArrayFileError(Exception):
@@ -80,11 +82,16 @@ def read_array(path: Path, facts: ArrayFacts) -> NDArray[Any]:
     return numbers.reshape(facts.shape)
 
 
+def possible_shape(shape: tuple[int, ...]) -> bool:
+    """Whether an array may have it; one without rows is not to claim a size beyond all memory either."""
+    return all(size >= 0 for size in shape) and math.prod(max(1, size) for size in shape) < _NUMBERS_END
+
+
 @contextmanager
 def opened_array(path: Path, facts: ArrayFacts) -> Iterator[BinaryIO]:
     """The checked file, at its first number. Raises ArrayFileError if it is not what `facts` say."""
     dtype, shape, sha256 = facts
-    if dtype not in DTYPES or not all(0 <= size < _SIZE_END for size in shape):
+    if dtype not in DTYPES or not possible_shape(shape):
         raise _foreign(path, f"the manifest gives it dtype {dtype!r} and shape {shape}, which no model has")
     with path.open("rb") as file:
         if hashlib.file_digest(file, "sha256").hexdigest() != sha256:
@@ -125,7 +132,8 @@ def _npy_header(path: Path, file: BinaryIO) -> tuple[tuple[int, ...], bool, np.d
         if np.lib.format.read_magic(file) != (1, 0):
             raise _foreign(path, "it is no .npy file of version 1.0")
         return np.lib.format.read_array_header_1_0(file, max_header_size=HEADER_BYTES_MAX)
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, SyntaxError, TokenError, RecursionError, MemoryError) as error:
+        # numpy has Python's own parser read the header as a literal, and that may end in all of these.
         raise _foreign(path, f"it has no .npy header of version 1.0 ({error})") from error
 
 

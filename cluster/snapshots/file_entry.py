@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from cluster.models.array_files import ARRAY_NAME, DTYPES, HEADER_BYTES_MAX, ArrayFacts
+from cluster.models.array_files import ARRAY_NAME, DTYPES, HEADER_BYTES_MAX, ArrayFacts, possible_shape
 from cluster.snapshots.errors import SnapshotDamagedError
 
 __all__ = ["PREFIX", "FileEntry", "PartFiles"]
@@ -16,7 +16,6 @@ PREFIX = re.compile(r"[A-Za-z0-9_]{1,60}", re.ASCII)
 """How the files of one part begin: shard0_g3."""
 
 _SHA256 = re.compile(r"[0-9a-f]{64}", re.ASCII)
-_SIZE_END = 2**40
 _DIMENSIONS_MAX = 4
 
 
@@ -60,7 +59,7 @@ class FileEntry:
             not isinstance(dtype, str) or dtype not in DTYPES
             or not isinstance(sha256, str) or not _SHA256.fullmatch(sha256)
             or not isinstance(shape, list) or len(shape) > _DIMENSIONS_MAX
-            or not all(type(length) is int and 0 <= length < _SIZE_END for length in shape)
+            or not all(type(length) is int for length in shape) or not possible_shape(tuple(shape))
         ):  # fmt: skip
             raise SnapshotDamagedError(f"{where} gives {name} a dtype, shape or checksum that no array has")
         entry = cls(name, dtype, tuple(shape), sha256, size)
