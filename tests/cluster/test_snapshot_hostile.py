@@ -6,8 +6,10 @@ import json
 import os
 import pickle
 import shutil
+import uuid
 from pathlib import Path
 
+import fsspec
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -296,6 +298,16 @@ def test_a_chain_without_its_base_is_refused(chain, store, said):
     refused(store, "snapshot 2 rests on 1, but .*000001 has no file")
     assert store.newest(before=3) is None
     assert len(said) == 1
+
+
+def test_a_manifest_behind_a_url_is_no_longer_than_ours(said):
+    """An object of any size lies where a manifest is to be; it is not fetched."""
+    url = f"memory://{uuid.uuid4().hex}/run"
+    store = SnapshotStore(url, said.append)
+    write_snapshot(store, 1, BASE)
+    for raw, what in ((b" " * (16 * 2**20 + 1), "is longer than"), (b"", "no JSON object")):
+        fsspec.filesystem("memory").pipe_file(f"{url}/snapshots/000001/{MANIFEST}", raw)
+        refused(store, what, number=1)
 
 
 def test_a_chain_is_bounded(chain, store, monkeypatch):
