@@ -17,9 +17,10 @@ from typing import TYPE_CHECKING, Any, Self
 import ray
 
 from actors.coordinator import Coordinator
+from actors.ports import LaunchError, StoreError
 from cluster.actors_on_ray import ShardActor, WorkerActor
 from cluster.ending import uninterrupted
-from cluster.ray_session import LaunchError, RaySession
+from cluster.ray_session import RaySession
 from cluster.recommend import Recommender
 from cluster.remote import RayShards, RemoteCoordinator, answers_of
 
@@ -35,6 +36,7 @@ __all__ = ["RayCluster"]
 
 _PING_INTERVAL_S = 1.0
 _PING_TIMEOUT_S = 5.0
+_SILENCE_S = 20.0
 _END_TIMEOUT_S = 10.0
 _GROUPS = {"control": 1, "snapshots": 1}
 """Threads beside the one that answers workers: for pings and counters, and for writing."""
@@ -51,7 +53,7 @@ class RayCluster:
         self.workers: list[Any] = []
         self._coordinator: Any = None
         self._runs: list[Any] = []
-        self._pings: dict[Any, Any] = {}
+        self._pings: dict[Any, tuple[Any, float]] = {}
         self._next_ping_s = 0.0
 
     def __enter__(self) -> Self:
@@ -132,7 +134,12 @@ class RayCluster:
         self.workers = [worker or self._actor(WorkerActor, 1) for worker in workers]
 
     def _actor(self, plain: type, cpus: int, *arguments: object) -> Any:
-        options: dict[str, Any] = {"max_restarts": 0, "max_task_retries": 0, "concurrency_groups": _GROUPS}
+        options: dict[str, Any] = {
+            "max_restarts": 0,
+            "max_task_retries": 0,
+            "concurrency_groups": _GROUPS,
+            "scheduling_strategy": "SPREAD",
+        }
         made: Any = ray.remote(num_cpus=cpus, **options)(plain)
         return made.remote(*arguments)
 
@@ -163,19 +170,28 @@ class RayCluster:
         """Raise the error of an actor that has failed or died; returns at once."""
         done, _ = ray.wait(self._runs, num_returns=len(self._runs), timeout=0) if self._runs else ([], [])
         answers_of(done, self._call_timeout_s, "worker")
+        self._check_pings()
+
+    def _check_pings(self) -> None:
+        """Every actor is asked each second whether it lives: an idle stream would not notice a death otherwise."""
+        now_s = time.monotonic()
         if self._pings:
             answered, _ = ray.wait(list(self._pings), num_returns=len(self._pings), timeout=0)
             answers_of(answered, self._call_timeout_s, "actor")
             for ping in answered:
                 del self._pings[ping]
-        if time.monotonic() >= self._next_ping_s:
-            asked = self._pings.values()
+            if any(now_s - asked_s > _SILENCE_S for _, asked_s in self._pings.values()):
+                raise StoreError(
+                    f"an actor has not answered for {_SILENCE_S:g} s: it hangs, or its node cannot be reached"
+                )
+        if now_s >= self._next_ping_s:
+            asked = [actor for actor, _ in self._pings.values()]
             self._pings |= {
-                self._control(actor, "ping"): actor
+                self._control(actor, "ping"): (actor, now_s)
                 for actor in [*self.shards, self._coordinator, *self.workers]
                 if actor not in asked
             }
-            self._next_ping_s = time.monotonic() + _PING_INTERVAL_S
+            self._next_ping_s = now_s + _PING_INTERVAL_S
 
     def write(self, moment: Moment, run_url: str) -> list[PartFiles]:
         """Have every shard write its part of a snapshot, beside its other work. Raises SnapshotError, StoreError."""

@@ -35,6 +35,8 @@ _FINAL_ATTEMPTS = 3
 
 RECOVERABLE = (StoreError, StreamUnavailableError, StalePushError)
 """What a return to the last snapshot can mend: deaths, silence, and their consequences."""
+WAITED_FOR = (StreamUnavailableError, LaunchError)
+"""What may come by itself: a broker, or room for actors; once the job has begun, it is waited for."""
 
 
 class GaveUpError(Exception):
@@ -123,8 +125,8 @@ class Supervisor:
                 on_begun(start)
                 return self._learn(start)
             except RECOVERABLE as failed:
-                if not self._begun:  # what does not start in the first place is for the user to mend
-                    raise
+                if not self._begun and isinstance(failed, WAITED_FOR):
+                    raise  # what is not there in the first place is for the user to mend
                 error = failed
                 self._note_failure(failed)
 
@@ -157,8 +159,7 @@ class Supervisor:
             self._attempts, self._recovered_at, self._failing_since_s = 0, newest, time.monotonic()
         self._attempts += 1
         config, failing_s = self._pipeline.recovery, time.monotonic() - self._failing_since_s
-        waits = isinstance(error, (StreamUnavailableError, LaunchError))
-        if failing_s > config.unavailable_s if waits else self._attempts > config.attempts_max:
+        if failing_s > config.unavailable_s if isinstance(error, WAITED_FOR) else self._attempts > config.attempts_max:
             raise GaveUpError(
                 f"{error}; after {self._attempts} attempts in {failing_s:.0f} s the job got no further than snapshot "
                 f"{newest}, so it ends; start it again under the same run name to continue it"
