@@ -61,7 +61,8 @@ class Holding:
 
     def part(self) -> HoldingPart:
         """What the last `freeze` froze, to be read once."""
-        return HoldingPart(self, self._sides)
+        with self.lock:
+            return HoldingPart(self, [table.changes.removed() for table in self.tables], self._sides)
 
     def snapshot(self) -> Tables:
         """Of each table, copies of all keys, rows and names as they are now."""
@@ -97,9 +98,15 @@ class Holding:
 class HoldingPart:
     """A frozen holding, for whoever writes it (implements cluster.snapshots' FrozenPart)."""
 
-    def __init__(self, holding: Holding, sides: Sequence[dict[str, NDArray[Any]]]) -> None:
+    def __init__(
+        self,
+        holding: Holding,
+        removed: Sequence[NDArray[np.uint64]],
+        sides: Sequence[dict[str, NDArray[Any]]],
+    ) -> None:
         self._holding = holding
         self._by_name = {spec.name: t for t, spec in enumerate(holding.specs)}
+        self._removed = removed
         self._sides = sides
 
     def tables(self) -> list[str]:
@@ -112,8 +119,8 @@ class HoldingPart:
         return changes.chunks(self._holding.lock)
 
     def removed(self, table: str) -> NDArray[np.uint64]:
-        """Keys that went since the snapshot before; some of them may be among the rows again. Before `chunks`."""
-        return self._holding.tables[self._by_name[table]].changes.removed()
+        """Keys that went since the snapshot before; some of them may be among the rows again."""
+        return self._removed[self._by_name[table]]
 
     def side(self, table: str) -> dict[str, NDArray[Any]]:
         """What the table knew beside its rows."""

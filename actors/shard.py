@@ -20,7 +20,6 @@ the base of the pull after it, by the same rule as into the table: exactly what 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -28,14 +27,13 @@ import numpy as np
 from actors.answers import answer
 from actors.holding import Holding, HoldingPart
 from actors.ports import StaleGenerationError
-from learning.exchange import Moment, Pull, Push, Rows, Wait, split_carried, split_rows
+from actors.tickets import Ticket, carry_walk, merge_walk, read_rows
+from learning.exchange import Moment, Pull, Push, Rows, Wait, split_rows
 from learning.staleness import StalenessGate, StalenessHistogram
 from learning.wire import pack_answer, unpack_call
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-
-    from numpy.typing import NDArray
 
     from actors.ports import Sides, Tables
     from learning.batch import BatchId
@@ -46,21 +44,10 @@ if TYPE_CHECKING:
 __all__ = ["ParameterShard", "StalePushError"]
 
 PULLS_OPEN_MAX = 2
-_NONE = np.empty(0, np.int64)
 
 
 class StalePushError(Exception):
     """A push that belongs to no pull this shard remembers; the message names shard, worker and batch."""
-
-
-@dataclass(slots=True)
-class _Ticket:
-    """A worker's open pull: of each table the rows it was given, with their row numbers (-1: absent)."""
-
-    pull: Pull
-    at: list[NDArray[np.int64]]
-    base: list[NDArray[np.float32]]
-    ticks: list[int]
 
 
 class ParameterShard:
@@ -81,13 +68,12 @@ class ParameterShard:
         self._shard = shard
         self._learner = learner
         self.held = Holding(learner, policies)
-        self._specs, self._tables = self.held.specs, self.held.tables
-        self._keeps_all, self._names = self.held.keeps_all, self.held.names
-        self._widths = [spec.width for spec in self._specs]
+        self._tables, self._names = self.held.tables, self.held.names
+        self._widths = [spec.width for spec in self.held.specs]
         self._generation = 1
         self._gate = StalenessGate(staleness_examples_max, staleness_share_max)
         self._staleness = StalenessHistogram()
-        self._open: dict[int, list[_Ticket]] = {}
+        self._open: dict[int, list[Ticket]] = {}
         self._applied: dict[int, BatchId] = {}
         self._pushes = self._repeats = self._moved_rows = 0
 
@@ -120,7 +106,7 @@ class ParameterShard:
         """`exchange` as bytes, at half the cost between processes."""
         return pack_answer(self.exchange(*unpack_call(message)))
 
-    def _answer(self, opened: list[_Ticket], pull: Pull, again: _Ticket | None) -> Rows:
+    def _answer(self, opened: list[Ticket], pull: Pull, again: Ticket | None) -> Rows:
         # Arrays that arrive from another process are read-only, which numba would compile for a second time.
         keys = pull.keys.copy()
         flat = np.empty(sum(n * width for n, width in zip(pull.sizes, self._widths, strict=True)), np.float32)
@@ -134,29 +120,15 @@ class ParameterShard:
                 rows = table.open(keys[part], sights, pull.records, pull.time_s, held_from)
             else:
                 rows = again.at[t]
-            self._read(t, rows, keys[part], views[t])
+            read_rows(self.held, t, rows, keys[part], views[t])
             at.append(rows)
             start = part.stop
         ticks = [table.tick for table in self._tables] if again is None else again.ticks
-        opened.append(_Ticket(pull, at, views, ticks))
+        opened.append(Ticket(pull, at, views, ticks))
         nameless = self._names.nameless(pull, at)
-        if all(self._keeps_all):
+        if all(self.held.keeps_all):
             return Rows(flat, None, nameless)
         return Rows(flat, tuple(np.flatnonzero(rows < 0).astype(np.int32) for rows in at), nameless)
-
-    def _read(
-        self, t: int, rows: NDArray[np.int64], keys: NDArray[np.uint64], out: NDArray[np.float32]
-    ) -> None:
-        """Present rows into `out`; a key without one gets what its row would be born as."""
-        if self._keeps_all[t]:
-            np.take(self._tables[t].rows, rows, axis=0, out=out, mode="clip")
-            return
-        present = rows >= 0
-        out[present] = self._tables[t].rows[rows[present]]
-        births = np.zeros((int(np.count_nonzero(~present)), self._widths[t]), np.float32)
-        if (birth := self._specs[t].birth) is not None:
-            birth.fill(keys[~present], births)
-        out[~present] = births
 
     def _held_from(self, table: int, tick: int) -> int:
         """The oldest tick whose rows are in use by an open pull; without one, the next tick."""
@@ -175,36 +147,15 @@ class ParameterShard:
         del opened[0]
         ends = split_rows(push.rows.copy(), ticket.pull.sizes, self._widths)
         for t, end in enumerate(ends):
-            self._moved_rows += self._merge(t, ticket, end, push.coupling)
+            self._moved_rows += merge_walk(self._learner, self.held, t, ticket, end, push.coupling)
             if opened:
-                self._carry(t, ticket, opened[0], end, push.coupling)
+                carry_walk(self._learner, self.held, t, ticket, opened[0], end, push.coupling)
         self._names.take(ticket.pull, ticket.at, push.names)
         self._staleness.add(self._gate.leave(worker, push.batch_id))
         self._applied[worker] = push.batch_id
         self._pushes += 1
 
-    def _merge(self, t: int, ticket: _Ticket, end: NDArray[np.float32], coupling: float) -> int:
-        """Take a walk into the table; keys without a row were learnt in vain."""
-        table, at, base = self._tables[t], ticket.at[t], ticket.base[t]
-        if not self._keeps_all[t] and (absent := at < 0).any():
-            at, base, end = at[~absent], base[~absent], end[~absent]
-        return self._learner.merge(t, table.rows, at, base, end, self.held.bias_row(t), coupling)
-
-    def _carry(
-        self, t: int, ticket: _Ticket, following: _Ticket, end: NDArray[np.float32], coupling: float
-    ) -> None:
-        """Take a walk into the base of the worker's next pull, as the worker takes it into the rows it pulled."""
-        places = split_carried(following.pull)[t]
-        to = np.arange(len(places))
-        if not self._keeps_all[t]:
-            both = (ticket.at[t][places] >= 0) & (following.at[t][: len(places)] >= 0)
-            places, to = places[both], to[both]
-        rows = following.base[t]
-        bias = np.flatnonzero(following.at[t] == self.held.bias_row(t)) if self._specs[t].bias else _NONE
-        place = int(bias[0]) if len(bias) else -1
-        self._learner.merge(t, rows, to, ticket.base[t][places], end[places], place, coupling)
-
-    def _stale(self, worker: int, ticket: _Ticket | None, push: Push, expected: int) -> StalePushError:
+    def _stale(self, worker: int, ticket: Ticket | None, push: Push, expected: int) -> StalePushError:
         opened = "none" if ticket is None else f"{ticket.pull.batch_id} with {expected} numbers"
         came = f"{push.batch_id} with {len(push.rows)} numbers"
         return StalePushError(

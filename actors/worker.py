@@ -116,6 +116,7 @@ class Worker:
 
     def run(self) -> None:
         """Learn until the source is exhausted or the directive says stop; every push is acknowledged at the end."""
+        self._heed(self._world.coordinator.directive())  # a job that goes on may have read enough already
         while True:
             if not self._pulled:
                 self._pull(0.0 if self._unacknowledged else self._poll_timeout_s)

@@ -10,6 +10,7 @@ from cluster.local_store import LocalStore
 from cluster.snapshots.file_entry import PartFiles
 from cluster.snapshots.part_files import write_part
 from cluster.snapshots.store import SnapshotStore
+from learning.admission import counts_of
 
 if TYPE_CHECKING:
     from cluster.config import Pipeline
@@ -45,8 +46,10 @@ def load_part(
     if not tables:
         made.begin(moment)
         return made
-    state, sides = SnapshotStore(run_url, log.warning).load_shard(tables, shard, pipeline.cluster.shards)
-    made.restore(state, sides, moment, pushed)
+    shards = pipeline.cluster.shards
+    state, sides = SnapshotStore(run_url, log.warning).load_shard(tables, shard, shards)
+    own = [{table: counts_of(side, shard, shards) for table, side in part.items()} for part in sides]
+    made.restore(state, own, moment, pushed)
     return made
 
 

@@ -69,14 +69,13 @@ class _Asked:
 class ShardedStore:
     """The state in ParameterShards, as one worker sees it.
 
-    A pull sends each shard its distinct keys, once a batch, and with it the newest push that is ready: one round trip
-    a shard and batch. A shard runs a worker's calls in the order sent. A pull that is sent before the batch before it
-    is pushed gets older rows; `wait` then takes that batch's own walk into them, as the shards do with theirs, so one
-    worker computes exactly what `LocalStore` does.
+    A pull sends each shard its distinct keys and the newest push that is ready: one round trip a shard and batch. A
+    shard runs a worker's calls in the order sent. A pull that is sent before the batch before it is pushed gets older
+    rows; `wait` then takes that batch's own walk into them, as the shards do with theirs, so one worker computes
+    exactly what `LocalStore` does.
 
     `has_policies`: some table holds keys back or drops them, so shards must know sights and times. `sleep` is used
-    where a pull has to wait for
-    slower workers, `wait_timeout_s` at most.
+    where a pull has to wait for slower workers, `wait_timeout_s` at most.
     """
 
     def __init__(
@@ -202,9 +201,7 @@ class ShardedStore:
     def _come_in(self, batch: Batch, waits: dict[int, int]) -> None:
         """Ask the shards in `waits`, which had seen so many records pushed, until all of them let the batch in.
 
-        Raises:
-            StoreError: nobody has pushed for `wait_timeout_s`, so nobody makes room.
-
+        Raises StoreError once nobody has pushed for `wait_timeout_s`, so that nobody makes room.
         """
         asking = Pull(batch.batch_id, len(batch), float("nan"), (), (), _NO_KEYS, _NOTHING, None)
         pause_s, waited_s = _PAUSE_MIN_S, 0.0
@@ -218,8 +215,7 @@ class ShardedStore:
             waited_s, pause_s = waited_s + pause_s, min(2 * pause_s, _PAUSE_MAX_S)
             pulls = [asking if shard in waits else None for shard in range(len(self._shards))]
             answers = self._hear(self._call(pulls))
-            still = {shard: answers[shard] for shard in waits}
-            seen, waits = waits, {s: answer.pushed for s, answer in still.items() if isinstance(answer, Wait)}
+            seen, waits = waits, {s: a.pushed for s in waits if isinstance(a := answers[s], Wait)}
             if any(pushed > seen[shard] for shard, pushed in waits.items()):
                 waited_s = 0.0
 

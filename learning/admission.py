@@ -21,7 +21,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 from numba import njit
 
-from learning.keys import SEGMENTS, derived_key
+from learning.grouping import shard_of_segment
+from learning.keys import SEGMENTS, derived_key, segment_of
 from learning.table import Table
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 
     from learning.policy import TablePolicy
 
-__all__ = ["Admission", "BloomAdmission", "ExactAdmission", "admission_of"]
+__all__ = ["Admission", "BloomAdmission", "ExactAdmission", "admission_of", "counts_of"]
 
 _LINE_CELLS = 64
 _KEY_CELLS = 8
@@ -59,7 +60,7 @@ class Admission(Protocol):
         """Copies of all counts, for `restore`."""
 
     def restore(self, parts: Sequence[Mapping[str, NDArray[Any]]]) -> None:
-        """Replace the counts by those of all shards of a snapshot together; none: forget all counts, uncounted."""
+        """Replace the counts by those of some shards together; none, or of another policy: forget all, uncounted."""
 
 
 def admission_of(policy: TablePolicy) -> Admission | None:
@@ -68,6 +69,21 @@ def admission_of(policy: TablePolicy) -> Admission | None:
         return None
     kind = BloomAdmission if policy.admission == "bloom" else ExactAdmission
     return kind(policy.admit_after, policy.waiting_max)
+
+
+def counts_of(side: Mapping[str, NDArray[Any]], shard: int, shards: int) -> dict[str, NDArray[Any]]:
+    """What one shard of `shards` is to go on with of another's `state` (and of what lies beside it).
+
+    Counts of keys that are not its own would be old by the time that they come to their owner.
+    """
+    own, side = shard_of_segment(shards) == shard, dict(side)
+    if "waiting_keys" in side:
+        kept = own[segment_of(side["waiting_keys"])]
+        side |= {name: side[name][kept] for name in ("waiting_keys", "waiting_counts")}
+    if "segments" in side:
+        kept = own[side["segments"]]
+        side |= {name: side[name][kept] for name in ("segments", "cells", "first_sights")}
+    return side
 
 
 class ExactAdmission:
@@ -110,7 +126,7 @@ class ExactAdmission:
     def restore(self, parts: Sequence[Mapping[str, NDArray[Any]]]) -> None:
         """Replace the counts."""
         self._clear()
-        for part in parts:
+        for part in (part for part in parts if "waiting_keys" in part):
             keys, counts = part["waiting_keys"], part["waiting_counts"]
             self._counts.rows[self._counts.locate(keys.copy()), 0] = counts
 
@@ -186,9 +202,10 @@ class BloomAdmission:
         }
 
     def restore(self, parts: Sequence[Mapping[str, NDArray[Any]]]) -> None:
-        """Replace the counts; each segment is counted in by one shard only."""
+        """Replace the counts; each segment is counted in by one part only."""
         self._cells = np.zeros(self._shape, self._dtype)
         self._first_sights = np.zeros(SEGMENTS, np.int64)
-        for part in parts:
+        like = (self._shape[1:], self._dtype)
+        for part in (p for p in parts if "cells" in p and (p["cells"].shape[1:], p["cells"].dtype) == like):
             self._cells[part["segments"]] = part["cells"]
             self._first_sights[part["segments"]] = part["first_sights"]

@@ -23,8 +23,9 @@ import numpy as np
 
 from learning.admission import admission_of
 from learning.changes import ChangeLog
-from learning.expiry import STAMP_NEVER, LastUse, StreamAge
+from learning.expiry import StreamAge
 from learning.keys import BIAS_KEY
+from learning.last_use import STAMP_NEVER, LastUse
 from learning.table import Table
 from learning.table_state import TableState
 
@@ -157,26 +158,25 @@ class BoundedTable:
     def restore(
         self, state: TableState, side: Sequence[Mapping[str, NDArray[Any]]] = (), number: int = 0
     ) -> None:
-        """Replace the content by that of snapshot `number`; `side`: what `freeze` gave, of each shard.
+        """Replace the content by that of snapshot `number`; `side`: this table's share of what each `freeze` gave.
 
-        Without `side` all rows count as just wanted, and keys that waited begin again. A content above the ceiling is
-        taken; the next `open` that needs room brings it down.
+        What that lacks, or has of another policy, begins anew: all rows count as just wanted, keys begin to wait. A
+        content above the ceiling is taken; the next `open` that needs room brings it down.
         """
-        if self._tracks_use and side:
-            self._tick, self._cutoff = self._age.restore(side[0]["age"])
-        else:
+        ages = [part["age"] for part in side if "age" in part] if self._tracks_use else []
+        if not ages:
             self._age.restart(self._tick)
-            self._cutoff = self._tick - 1
+        self._tick, self._cutoff = self._age.restore(ages[0]) if ages else (self._tick, self._tick - 1)
         if self._tracks_use:
-            never = state.keys == BIAS_KEY
-            used = np.where(never, -1, self._tick) if state.used is None or not side else state.used
+            wanted = state.used if ages else None
+            used = np.where(state.keys == BIAS_KEY, -1, self._tick) if wanted is None else wanted
             young = (used > self._cutoff) | (used < 0)
             state, used = TableState(state.keys[young], state.rows[young]), used[young]
             self._use.restart(self._tick, used)
         self._table.restore(state.keys, state.rows)
         self.changes.restored(self._table.numbered, number)
         if self._admission is not None:
-            self._admission.restore([part for part in side if part.keys() - {"age"}])
+            self._admission.restore(side)
 
     def status(self) -> dict[str, int | float]:
         """How much there is now, and what has happened since the start.
@@ -197,9 +197,8 @@ class BoundedTable:
     def _side_bytes(self) -> int:
         """Bytes that the policy costs beside the table."""
         other = self.changes.memory_bytes + (0 if self._admission is None else self._admission.memory_bytes)
-        if not self._tracks_use:
-            return other
-        return other + self._age.memory_bytes + self._use.used_bytes(self._table.numbered)
+        use = self._age.memory_bytes + self._use.used_bytes(self._table.numbered) if self._tracks_use else 0
+        return other + use
 
     def _forget(self, rows: NDArray[np.int64], why: str) -> None:
         if len(rows):

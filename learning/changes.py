@@ -116,8 +116,12 @@ class ChangeLog:
     def chunks(
         self, lock: AbstractContextManager[object], rows_max: int = CHUNK_ROWS
     ) -> Iterator[TableState]:
-        """The rows of the snapshot, piece by piece, each taken under `lock`. Once only."""
+        """The rows of the snapshot, piece by piece, each taken under `lock`; the first is empty. Once only."""
         reading = self._reading
+        if reading is not None:
+            with lock:
+                nothing = self.content(np.empty(0, np.int64))
+            yield nothing  # tells what pieces hold, also where nothing has changed
         while reading is not None:
             with lock:
                 if self._reading is not reading:

@@ -119,7 +119,7 @@ class Brain:
         self._disk = _Disk(plan.since, plan.deltas)
         self._journal: list[tuple[int, int, int, int]] = []
         self._snapshot_at = plan.start.records
-        self._asked = self._stop = False
+        self._asked, self._stop = False, self._read_enough()
         self._writing = 0
 
     @property
@@ -173,7 +173,10 @@ class Brain:
             self._journal += [(event.worker, *batch) for batch in event.batches]
         self.metrics += event.metrics
         self.delays += event.delays
-        self._stop |= self._plan.records_max is not None and self.records >= self._plan.records_max
+        self._stop |= self._read_enough()
+
+    def _read_enough(self) -> bool:
+        return self._plan.records_max is not None and self.records >= self._plan.records_max
 
     def _go_on(self) -> list[Command]:
         """Raise a barrier that is due, and take the snapshot once all stand at it."""
