@@ -39,7 +39,7 @@ from learning.table import Table
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from learning.exchange import Pull, Push
+    from learning.exchange import Moment, Pull, Push
 
 SHARDS, ENTRIES, REPEATS = 2, 20, 7
 GOLDEN = np.uint64(0x9E3779B97F4A7C15)
@@ -97,11 +97,11 @@ class TwoCalls:
     def __len__(self) -> int:
         return len(self._inner)
 
-    def exchange(self, shard: int, worker: int, push: Push | None, pull: Pull | None) -> Any:
+    def exchange(self, shard: int, worker: int, moment: Moment, push: Push | None, pull: Pull | None) -> Any:
         """The push, waited for as its acknowledgement would be, then the pull."""
         if push is not None:
-            self._inner.gather([self._inner.exchange(shard, worker, push, None)])
-        return self._inner.exchange(shard, worker, None, pull)
+            self._inner.gather([self._inner.exchange(shard, worker, moment, push, None)])
+        return self._inner.exchange(shard, worker, moment, None, pull)
 
     def gather(self, references: list[Any]) -> Any:
         """The answers."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -11,18 +12,50 @@ from actors.coordinator import Coordinator
 from actors.ports import Decoded
 from actors.worker import Worker, World
 from learning.encoding import NumericEncoder
+from learning.job_messages import SnapshotWritten, TakeSnapshot
+from learning.job_state import JobPlan, JobState
+from learning.table_state import TableChange, TableState
 
 if TYPE_CHECKING:
     from actors.ports import DeadLetter, ParameterStore
     from learning.batch import Batch
-    from learning.job_messages import Command
+    from learning.job_messages import Arrived, Command, Directive, Reported
     from learning.learner import Learner
+
+
+def coordinator_for(
+    learner: Learner, *, workers: int = 1, interval_records: int = 0, records_max: int | None = None
+) -> Coordinator:
+    """The coordinator of a new job, in which each worker has the partition of its own number."""
+    return Coordinator(
+        JobPlan(
+            [(worker,) for worker in range(workers)],
+            JobState(0, {}, 0, 0, learner.metrics()),
+            snapshot_interval_records=interval_records,
+            records_max=records_max,
+        )
+    )
 
 
 def rows_by_key(holders: list[Any], table: str = "weights") -> dict[int, tuple[float, ...]]:
     """All rows of a table by key; `holders` are shards or stores."""
     parts = [holder.snapshot()[table] for holder in holders]
     return {int(key): tuple(row) for part in parts for key, row in zip(part.keys, part.rows, strict=True)}
+
+
+def taken(holder: Any) -> dict[str, TableChange]:
+    """By table what the snapshot holds that has begun in a shard or store, as whoever writes it reads it."""
+    part = holder.part()
+    return {
+        name: TableChange(TableState.join([*part.chunks(name)]), part.removed(name), part.side(name))
+        for name in part.tables()
+    }
+
+
+def changed(state: TableState, change: TableChange) -> TableState:
+    """A table after a change."""
+    stays = ~np.isin(state.keys, np.concatenate((change.removed, change.state.keys)))
+    return TableState.join([state.take(stays), change.state])
 
 
 @dataclass
@@ -93,7 +126,10 @@ class MemoryPredictions:
 
 @dataclass
 class Rig:
-    """A worker in a world of plain objects; the clock stands still and sleeping carries out commands."""
+    """A worker in a world of plain objects; the clock stands still, and commands are carried out at once.
+
+    `on_snapshot` is called with each snapshot that is commanded, before the coordinator is told that it is written.
+    """
 
     learner: Learner
     store: ParameterStore
@@ -104,30 +140,58 @@ class Rig:
     predicted: MemoryPredictions = field(default_factory=MemoryPredictions)
     commands: list[Command] = field(default_factory=list)
     in_flight: int = 2
+    encoder: NumericEncoder = field(default_factory=NumericEncoder)
+    on_snapshot: Callable[[TakeSnapshot], None] = lambda _: None
 
     def build(self) -> Worker:
         """The worker itself."""
         world = World(
             source=self.source,
             store=self.store,
-            coordinator=self.coordinator,
+            coordinator=Attended(self),
             dead_letters=self.letters,
             predictions=self.predicted,
             clock_s=lambda: 0.0,
-            sleep=lambda _: self.carry_out(),
+            sleep=lambda _: None,
         )
         return Worker(
             self.worker,
             self.learner,
-            NumericEncoder(),
+            self.encoder,
             world,
+            self.coordinator.directive().moment,
             pulls_in_flight_max=self.in_flight,
             report_interval_s=0.0,
         )
 
     def carry_out(self) -> None:
-        """What the supervisor does: take the snapshots that are commanded."""
-        for command in self.coordinator.commands():
-            self.commands.append(command)
-            if number := getattr(command, "number", 0):
-                self.coordinator.snapshot_taken(number)
+        """What the supervisor does: write the snapshots that are commanded."""
+        while commands := self.coordinator.commands():
+            for command in commands:
+                self.commands.append(command)
+                if isinstance(command, TakeSnapshot):
+                    self.on_snapshot(command)
+                    self.coordinator.tell(SnapshotWritten(command.moment.snapshot))
+
+
+class Attended:
+    """The coordinator as a rig's worker sees it: after every word the rig carries out what follows from it."""
+
+    def __init__(self, rig: Rig) -> None:
+        self._rig = rig
+
+    def report(self, reported: Reported) -> Directive:
+        """Count."""
+        return self._attended(self._rig.coordinator.report(reported))
+
+    def arrive(self, arrived: Arrived) -> Directive:
+        """Note."""
+        return self._attended(self._rig.coordinator.arrive(arrived))
+
+    def directive(self) -> Directive:
+        """What to do."""
+        return self._attended(self._rig.coordinator.directive())
+
+    def _attended(self, directive: Directive) -> Directive:
+        self._rig.carry_out()
+        return directive

@@ -7,11 +7,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from actors.coordinator import Coordinator
 from cluster.local_store import DirectShards, LocalStore
 from cluster.store import ShardedStore
 from learning.factors import Factors
-from tests.direct import ListSource, Rig, rows_by_key
+from tests.direct import ListSource, Rig, coordinator_for, rows_by_key
 from tests.ratings_stream import ratings
 from tests.streams import cut
 
@@ -25,7 +24,7 @@ CHOICES = Factors(factors=6, feedback="implicit", negatives=3)
 
 def run(learner: Factors, store: ParameterStore, batches: list[Batch], in_flight: int = 2) -> np.ndarray:
     """One worker over the batches; its predictions."""
-    coordinator = Coordinator([(0,)], learner.metrics(), 0, None)
+    coordinator = coordinator_for(learner)
     rig = Rig(learner, store, ListSource(batches), coordinator, in_flight=in_flight)
     rig.build().run()
     return np.concatenate(rig.predicted.predictions)

@@ -5,13 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from actors.coordinator import Coordinator
 from cluster.local_store import DirectShards
 from cluster.store import ShardedStore
 from learning.ftrl import Ftrl
 from learning.keys import BIAS_KEY
 from learning.policy import TablePolicy
-from tests.direct import ListSource, Rig, rows_by_key
+from tests.direct import ListSource, Rig, coordinator_for, rows_by_key
 from tests.streams import cut, stream
 
 LEARNER = Ftrl(alpha=0.1)
@@ -23,7 +22,7 @@ def run(
     """Predictions and shards after one worker has learnt a stream in batches of 50."""
     direct = DirectShards(shards, LEARNER, {"weights": policy})
     store = ShardedStore(0, direct, LEARNER, has_policies=True)
-    coordinator = Coordinator([(0,)], LEARNER.metrics(), 0, None)
+    coordinator = coordinator_for(LEARNER)
     rig = Rig(LEARNER, store, ListSource(cut(stream(records), 50)), coordinator, in_flight=in_flight)
     rig.build().run()
     return np.concatenate(rig.predicted.predictions), direct

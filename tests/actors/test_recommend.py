@@ -7,7 +7,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from actors.coordinator import Coordinator
 from cluster.local_store import DirectShards, LocalStore
 from cluster.recommend import Recommender, RecommendError
 from cluster.store import ShardedStore
@@ -18,7 +17,7 @@ from learning.ftrl import Ftrl
 from learning.keys import name_key, value_key
 from learning.policy import TablePolicy
 from learning.table_state import TableState
-from tests.direct import ListSource, Rig
+from tests.direct import ListSource, Rig, coordinator_for
 from tests.ratings_stream import ratings
 from tests.streams import cut
 
@@ -38,7 +37,7 @@ def learnt(
     direct = DirectShards(shards, learner, policies)
     store = ShardedStore(0, direct, learner, has_policies=policies is not None)
     source = ListSource(cut(ratings(RECORDS), 100) if batches is None else batches)
-    Rig(learner, store, source, Coordinator([(0,)], learner.metrics(), 0, None)).build().run()
+    Rig(learner, store, source, coordinator_for(learner)).build().run()
     return direct
 
 
@@ -47,9 +46,7 @@ class Reference:
 
     def __init__(self, learner: Factors = LEARNER) -> None:
         store, batches = LocalStore(learner), cut(ratings(RECORDS), 100)
-        Rig(
-            learner, store, ListSource(batches), Coordinator([(0,)], learner.metrics(), 0, None)
-        ).build().run()
+        Rig(learner, store, ListSource(batches), coordinator_for(learner)).build().run()
         self.learner, self.tables = learner, store.snapshot()
         self.items = self.tables["items"]
         assert self.items.names is not None

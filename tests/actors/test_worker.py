@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from actors.coordinator import Coordinator
 from actors.ports import DeadLetter
 from cluster.local_store import DirectShards, LocalStore
 from cluster.store import ShardedStore
@@ -14,7 +13,7 @@ from learning.encoding import NumericEncoder
 from learning.ftrl import Ftrl
 from learning.job_messages import EndJob, TakeSnapshot
 from learning.metrics import Prequential
-from tests.direct import ListSource, Rig, rows_by_key
+from tests.direct import ListSource, Rig, coordinator_for, rows_by_key
 from tests.streams import cut, stream
 
 LEARNER = Ftrl(alpha=0.1, l1=0.2, l2=0.01)
@@ -24,7 +23,7 @@ RECORDS = 3000
 def run_local(batches: list[Batch]) -> tuple[np.ndarray, dict[int, tuple[float, ...]]]:
     """Predictions and state of one process."""
     store = LocalStore(LEARNER)
-    rig = Rig(LEARNER, store, ListSource(batches), Coordinator([(0,)], LEARNER.metrics(), 0, None))
+    rig = Rig(LEARNER, store, ListSource(batches), coordinator_for(LEARNER))
     rig.build().run()
     return np.concatenate(rig.predicted.predictions), rows_by_key([store])
 
@@ -42,7 +41,7 @@ def test_one_worker_over_any_shards_equals_one_process_to_the_bit(
         LEARNER,
         ShardedStore(0, direct, LEARNER),
         ListSource(cut(stream(RECORDS), size)),
-        Coordinator([(0,)], LEARNER.metrics(), 0, None),
+        coordinator_for(LEARNER),
         in_flight=in_flight,
     )
     rig.build().run()
@@ -54,14 +53,16 @@ def test_snapshots_in_between_change_nothing_and_hold_whole_batches() -> None:
     """A barrier each 500 records: same predictions, and each snapshot's offsets are what was learnt."""
     expected, state = run_local([stream(RECORDS)])
     direct = DirectShards(2, LEARNER)
-    coordinator = Coordinator([(0,)], LEARNER.metrics(), 500, None)
+    coordinator = coordinator_for(LEARNER, interval_records=500)
     rig = Rig(LEARNER, ShardedStore(0, direct, LEARNER), ListSource(cut(stream(RECORDS), 100)), coordinator)
     rig.build().run()
     rig.carry_out()
     snapshots = [command for command in rig.commands if isinstance(command, TakeSnapshot)]
     assert len(snapshots) >= 4
-    assert all(s.offsets == {0: s.records} for s in snapshots)
-    assert all(s.encoder[1][0, 0] == s.records for s in snapshots), "the encoder ran ahead of the offsets"
+    assert all(s.state.offsets == {0: s.state.records} for s in snapshots)
+    assert all(s.state.encoders[0][1][0, 0] == s.state.records for s in snapshots), (
+        "the encoder ran ahead of the offsets"
+    )
     assert snapshots[-1].final
     assert np.array_equal(np.concatenate(rig.predicted.predictions), expected)
     assert rows_by_key(direct.shards) == state
@@ -77,7 +78,7 @@ def test_dead_letters_and_learnt_records_add_up() -> None:
     ]
     bad = [DeadLetter("topic", 0, offset, None, "label is missing", b"{}") for offset in (3, 4, 20)]
     source = ListSource(batches, {0: bad[:2], 2: bad[2:]})
-    coordinator = Coordinator([(0,)], LEARNER.metrics(), 0, None)
+    coordinator = coordinator_for(LEARNER)
     rig = Rig(LEARNER, LocalStore(LEARNER), source, coordinator)
     rig.build().run()
     status = coordinator.status()
@@ -88,7 +89,7 @@ def test_dead_letters_and_learnt_records_add_up() -> None:
 
 def test_a_worker_that_is_told_to_stop_learns_what_it_has_in_hand() -> None:
     """No record that was polled is lost, and the offsets say where to go on."""
-    coordinator = Coordinator([(0,)], LEARNER.metrics(), 0, 100)
+    coordinator = coordinator_for(LEARNER, records_max=100)
     rig = Rig(LEARNER, LocalStore(LEARNER), ListSource(cut(stream(1000), 50)), coordinator)
     rig.build().run()
     rig.carry_out()
@@ -96,7 +97,7 @@ def test_a_worker_that_is_told_to_stop_learns_what_it_has_in_hand() -> None:
     assert 100 <= status.records <= 250
     command = rig.commands[0]
     assert isinstance(command, TakeSnapshot)
-    assert command.offsets == {0: status.records} == {0: rig.source.given * 50}
+    assert command.state.offsets == {0: status.records} == {0: rig.source.given * 50}
 
 
 def test_four_workers_over_stale_rows_stay_near_one_process() -> None:

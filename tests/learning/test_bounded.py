@@ -18,6 +18,7 @@ from learning.bounded import BoundedTable
 from learning.expiry import CONFIRMED
 from learning.keys import BIAS_KEY, segment_of
 from learning.policy import TablePolicy
+from learning.table_state import TableState
 
 NEVER = 10**9
 
@@ -264,7 +265,7 @@ def test_a_restored_table_goes_on_with_its_rows_as_just_wanted() -> None:
     keys, rows = table.snapshot()
     assert sorted(zip(keys.tolist(), rows[:, 0].tolist(), strict=True)) == [(2, 2.0), (3, 3.0)]
     other = BoundedTable(2, policy)
-    other.restore(keys, rows)
+    other.restore(TableState(keys, rows))
     assert other.open(_u64([4]), None, 9, math.nan, NEVER).tolist() == [-1]
     at = other.open(_u64([2, 3]), None, 1, math.nan, NEVER)
     assert other.rows[at, 0].tolist() == [2.0, 3.0]

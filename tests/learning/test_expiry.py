@@ -8,7 +8,8 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from learning.expiry import CONFIRMED, STAMP_NEVER, StreamAge, rebase, sample, sweep, touch
+from learning.expiry import CONFIRMED, StreamAge
+from learning.last_use import STAMP_NEVER, rebase, sample, sweep, touch
 
 
 @given(st.lists(st.integers(0, 9), max_size=200), st.integers(1, 60))
@@ -38,8 +39,10 @@ def test_the_hand_goes_around_and_stops_where_its_hands_are_full() -> None:
     found = np.empty(2, np.int64)
     assert sweep(stamps, 6, 1, 6, 3, found) == (5, 2)
     assert found.tolist() == [2, 4]
+    stamps[found] = 0  # whoever looks for them has them forgotten, once their content is noted
     assert sweep(stamps, 6, 5, 2, 3, found) == (1, 1)
-    assert stamps.tolist() == [0, 0, 0, STAMP_NEVER, 0, 9]
+    assert found[0] == 0
+    assert stamps.tolist() == [3, 0, 0, STAMP_NEVER, 0, 9], "a search changes nothing"
 
 
 def test_touching_finds_what_is_too_old() -> None:

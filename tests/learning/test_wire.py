@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from learning.batch import BatchId
-from learning.exchange import Named, Pull, Push, Rows, Wait
+from learning.exchange import Moment, Named, Pull, Push, Rows, Wait
 from learning.texts import TextColumn
 from learning.wire import pack_answer, pack_call, unpack_answer, unpack_call
 
@@ -59,10 +59,15 @@ def same(a: Any, b: Any) -> bool:
     return bool(type(a) is type(b) and a == b)
 
 
-@given(st.integers(0, 1000), st.none() | pushes(), st.none() | pulls())
-def test_a_call_arrives_as_it_was_sent(worker: int, push: Push | None, pull: Pull | None) -> None:
-    """A push, a pull, both or neither, of any sizes, down to the last bit of NaN."""
-    assert same(unpack_call(pack_call(worker, push, pull)), (worker, push, pull))
+moments = st.builds(Moment, *[st.integers(0, 2**40)] * 3)
+
+
+@given(st.integers(0, 1000), moments, st.none() | pushes(), st.none() | pulls())
+def test_a_call_arrives_as_it_was_sent(
+    worker: int, moment: Moment, push: Push | None, pull: Pull | None
+) -> None:
+    """A push, a pull, both or neither, of any moment and any sizes, down to the last bit of NaN."""
+    assert same(unpack_call(pack_call(worker, moment, push, pull)), (worker, moment, push, pull))
 
 
 @given(sizes, seeds, st.none() | st.lists(sizes, max_size=3), st.none() | sizes)
