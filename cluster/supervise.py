@@ -31,7 +31,6 @@ __all__ = ["ClusterPort", "GaveUpError", "Supervisor"]
 
 _LOOP_S = 0.02
 _PAUSE_MAX_S = 10.0
-_FINAL_ATTEMPTS = 3
 
 RECOVERABLE = (StoreError, StreamUnavailableError, StalePushError)
 """What a return to the last snapshot can mend: deaths, silence, and their consequences."""
@@ -106,6 +105,7 @@ class Supervisor:
         self._status_interval_s = status_interval_s
         self._attempts, self._recovered_at, self._failing_since_s = 0, -1, 0.0
         self._asked_to_stop = self._begun = self._final = False
+        self._full_since_s = 0.0
         self.recoveries = 0
 
     def run(self, on_begun: Callable[[Start], None] = lambda _: None) -> tuple[Status, SnapshotManifest]:
@@ -204,11 +204,17 @@ class Supervisor:
         return time.monotonic() + interval_s if interval_s else float("inf")
 
     def _settle(self, settled: Event, failures: int) -> None:
-        if failures >= _FINAL_ATTEMPTS and self._final:
-            raise GaveUpError(
-                f"the last snapshot could not be written in {failures} attempts; make room, and continue the run under "
-                "the same name: it begins at the last snapshot that could"
-            )
+        """Tell the coordinator. The last snapshot is tried again for as long as a broker would be waited for."""
+        now_s, waited_s = time.monotonic(), self._pipeline.recovery.unavailable_s
+        if failures == 1:
+            self._full_since_s = now_s
+        if failures and self._final:
+            if now_s - self._full_since_s > waited_s:
+                raise GaveUpError(
+                    f"the last snapshot could not be written within {waited_s:g} s; make room, and continue the run "
+                    "under the same name: it begins at the last snapshot that could"
+                )
+            time.sleep(min(0.25 * 2.0 ** (failures - 1), _PAUSE_MAX_S))
         self._cluster.coordinator.tell(settled)
 
     def _carry_out(self, start: Start, commands: list[Command]) -> bool:
