@@ -6,7 +6,6 @@ import os
 import time
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.markup import escape
@@ -19,6 +18,7 @@ from cluster.loopback import stay_on_loopback
 from cluster.models.registry import RunLog
 from cluster.progress import ProgressLine
 from cluster.promote import Promoter
+from cluster.runs import Run, run_of
 from cluster.snapshots.errors import SnapshotError
 from cluster.snapshots.store import SnapshotStore
 from cluster.snapshots.writing import SnapshotWriter
@@ -29,6 +29,7 @@ from cluster.warm import warm_up
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from rich.console import Console
 
@@ -50,6 +51,7 @@ class JobResult:
     """What a finished job leaves: `seconds` are those of learning, without start-up and registration.
 
     `snapshot` is the folder (or URL) of its last one, `run_folder` where on this machine its dead letters are.
+    `finished`: the input's end was reached; else the run can go on.
     """
 
     name: str
@@ -61,6 +63,7 @@ class JobResult:
     model: str | None
     version: int | None
     recoveries: int
+    finished: bool
 
 
 def run_job(
@@ -81,7 +84,8 @@ def run_job(
         watch: called again and again while the job runs; what it raises ends the job.
 
     Raises:
-        JobError: for everything that the user can mend, and for deaths from which there is no coming back.
+        JobError: for everything that the user can mend, and for deaths from which there is no coming back. A note on
+            it, as on a KeyboardInterrupt, says how to go on.
 
     """
 
@@ -89,31 +93,22 @@ def run_job(
         console.print(f"[yellow]{escape(sentence)}[/]", highlight=False, soft_wrap=True)
 
     expected = (SourceError, StoreError, BarrierTimeoutError, SnapshotError, OtherRunError, GaveUpError)
+    run: Run | None = None
     try:
         pipeline = resolved(pipeline)
-        name, folder, url = _run_of(pipeline)
-        store = SnapshotStore(url, say)
+        named = run_of(pipeline)
+        store = SnapshotStore(named.url, say)
         with store.exclusive():
-            job = _Job(pipeline, name, folder, store, Starter(pipeline, store, url, folder, say, local=local))
-            return job.run(console, say, on_ready, watch, local=local)
-    except expected as error:
-        raise JobError(str(error)) from error
-
-
-def _run_of(pipeline: Pipeline) -> tuple[str, Path, str]:
-    """The run's name, its folder on this machine, and the path or URL of its snapshots' home."""
-    place = pipeline.snapshots.path
-    base = Path("runs") if "://" in place else Path(place)
-    name = pipeline.run
-    if name is None:
-        name = stamp = f"{pipeline.name}-{time.strftime('%Y%m%d-%H%M%S')}"
-        others = 1
-        while (base / name).exists():  # another one that began in this very second
-            others += 1
-            name = f"{stamp}-{others}"
-    folder = (base / name).resolve()
-    folder.mkdir(parents=True, exist_ok=pipeline.run is not None)
-    return name, folder, f"{place.rstrip('/')}/{name}" if "://" in place else str(folder)
+            run = named
+            starter = Starter(pipeline, store, run.url, run.folder, say, local=local)
+            return _Job(pipeline, run, store, starter).run(console, say, on_ready, watch, local=local)
+    except (*expected, JobError, KeyboardInterrupt) as error:
+        told = JobError(str(error)) if isinstance(error, expected) else error
+        if run is not None:
+            told.add_note(run.advice)
+        if told is error:
+            raise
+        raise told from error
 
 
 def resolved(pipeline: Pipeline) -> Pipeline:
@@ -154,8 +149,7 @@ class _Job:
     """A job whose run is found; `run` does the rest."""
 
     pipeline: Pipeline
-    name: str
-    folder: Path
+    named: Run
     store: SnapshotStore
     starter: Starter
 
@@ -172,7 +166,7 @@ class _Job:
         pipeline = self.pipeline
         log = RunLog(say=say)
         if pipeline.mlflow.enabled:
-            log.start(pipeline.model_dump(mode="json"), self.name, self.folder)
+            log.start(pipeline.model_dump(mode="json"), self.named.name, self.named.url)
         status = "FAILED"
         try:
             with console.status("compiling kernels (half a minute, the first time only)"):
@@ -180,7 +174,7 @@ class _Job:
             with _cluster(pipeline, local=local) as cluster:
                 with console.status("opening the MLflow run"):
                     log.wait_opened(_MLFLOW_OPEN_TIMEOUT_S)
-                promoter = Promoter(self.store, log, self.name, self.folder, pipeline, say)
+                promoter = Promoter(self.store, log, self.named.name, self.named.folder, pipeline, say)
                 result = self._supervise(cluster, log, promoter, console, say, (on_ready, watch))
             status = "FINISHED"
         finally:
@@ -235,6 +229,7 @@ class _Job:
         with console.status("registering the model in MLflow"):
             version = promoter.promote_and_wait(manifest)
         return JobResult(
-            self.name, figures, seconds, self.folder, self.store.folder(manifest.number), log.run_id,
+            self.named.name, figures, seconds, self.named.folder, self.store.folder(manifest.number), log.run_id,
             promoter.model if version else None, version, supervisor.recoveries,
+            bool(manifest.note.get("finished")),
         )  # fmt: skip

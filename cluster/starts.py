@@ -99,8 +99,11 @@ class Starter:
         return job_of(self._pipeline.learner.build(), manifest, arrays)
 
     def _anew(self) -> Start:
-        learner = self._pipeline.learner.build()
-        return self._start(JobState(0, {}, 0, 0, learner.metrics()), self._describe(), {}, (0, 0), 0)
+        bounds = self._describe()
+        # All of them, those without a record yet too: a run that begins at the end must not begin there again.
+        offsets = {partition: first for partition, (first, _) in bounds.items()}
+        metrics = self._pipeline.learner.build().metrics()
+        return self._start(JobState(0, offsets, 0, 0, metrics), bounds, {}, (0, 0), 0)
 
     def _describe(self) -> dict[int, Bounds]:
         """Where a new run begins and ends; the ends of a bounded input are those of the first look."""

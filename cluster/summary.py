@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,11 +13,13 @@ from rich.table import Table
 from cluster.progress import number
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from rich.console import Console
 
     from cluster.job import JobResult
 
-__all__ = ["show_items", "show_metrics", "show_result"]
+__all__ = ["saying_how_to_go_on", "show_items", "show_metrics", "show_result"]
 
 
 def show_result(result: JobResult, console: Console) -> None:
@@ -39,9 +42,22 @@ def show_result(result: JobResult, console: Console) -> None:
         *([("came back", f"{result.recoveries} times, from its last snapshot")] if result.recoveries else []),
         ("model version", f"{result.model} v{result.version}" if result.version else "not registered"),
         ("MLflow run", f"{result.name} ({result.run_id})" if result.run_id else "not recorded"),
+        *([] if result.finished else [("to go on", f"start it again with --run {result.name}")]),
     ]
     console.print()
     _print_table(result.name, rows, console)
+
+
+@contextlib.contextmanager
+def saying_how_to_go_on(console: Console) -> Iterator[None]:
+    """Print what an error's notes advise, before its own sentence."""
+    try:
+        yield
+    except (Exception, KeyboardInterrupt) as error:
+        for note in getattr(error, "__notes__", ()):
+            if note:
+                console.print(escape(note), highlight=False, soft_wrap=True)
+        raise
 
 
 def show_metrics(title: str, metrics: dict[str, float], console: Console) -> None:

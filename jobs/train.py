@@ -1,17 +1,18 @@
-"""Train a pipeline: `python -m jobs.train PIPELINE [--set a.b=c]...`."""
+"""Train a pipeline: `python -m jobs.train PIPELINE [--run NAME] [--set a.b=c]...`."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Annotated
 
+import orjson
 import typer
 from rich.console import Console
 
 from cluster.config import PipelineError, load_pipeline
 from cluster.ending import ending
 from cluster.job import JobError, run_job
-from cluster.summary import show_result
+from cluster.summary import saying_how_to_go_on, show_result
 
 
 def main(
@@ -19,6 +20,10 @@ def main(
     overrides: Annotated[
         list[str] | None,
         typer.Option("--set", help="Override a key: --set cluster.workers=4. May be repeated."),
+    ] = None,
+    run: Annotated[
+        str | None,
+        typer.Option(help="Name of the run; one that exists is continued from its last snapshot."),
     ] = None,
     *,
     local: Annotated[bool, typer.Option("--local", help="One process, without Ray.")] = False,
@@ -28,8 +33,10 @@ def main(
     Ctrl-C (or SIGTERM) finishes what is in hand and takes the last snapshot; a second one ends at once.
     """
     console = Console()
-    with ending(PipelineError, JobError):
-        show_result(run_job(load_pipeline(pipeline, overrides), console, local=local), console)
+    named = [] if run is None else [f"run={orjson.dumps(run).decode()}"]
+    with ending(PipelineError, JobError), saying_how_to_go_on(console):
+        loaded = load_pipeline(pipeline, [*(overrides or []), *named])
+        show_result(run_job(loaded, console, local=local), console)
 
 
 if __name__ == "__main__":

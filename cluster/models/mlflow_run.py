@@ -1,30 +1,39 @@
-"""The calls to MLflow: run, parameters, metrics, and model versions without pickles; imports mlflow when first used."""
+"""The calls to MLflow for one run: parameters, metrics, tags, versions; imports mlflow when first used."""
 
 from __future__ import annotations
 
 import json
 import logging
-import math
 import os
 import re
-import tempfile
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future
-from dataclasses import dataclass, field
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from cluster.models.model_files import ModelFilesError, code_version, read_manifest
+from cluster.models.mlflow_versions import (
+    CHAMPION,
+    Registration,
+    RegistryError,
+    model_name,
+    register_version,
+    unless_it_exists,
+)
+from cluster.models.model_files import ModelFilesError, code_version
 from cluster.models.points import Point, metric_name
 from cluster.models.redaction import without_secrets
-from cluster.models.scorer import copy_code, requirements
+from cluster.snapshots.errors import SnapshotDamagedError
+from cluster.snapshots.remote_place import place_of
 
 __all__ = ["MlflowRun", "Registration", "RegistryError", "permanent", "sentence", "tracking_uri_of"]
 
 _PARAMS_PER_CALL = 100
 _PARAM_CHARACTERS_MAX = 6000
+_TAG_CHARACTERS_MAX = 5000
+_MEMORY = "mlflow.json"
+_MEMORY_BYTES_MAX = 10_000
+_RUN_ID = re.compile(r"[A-Za-z0-9_-]{1,100}", re.ASCII)
 _ENVIRONMENT = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
@@ -36,50 +45,79 @@ _ENVIRONMENT = {
 _PERMANENT = frozenset({"INVALID_PARAMETER_VALUE", "BAD_REQUEST", "PERMISSION_DENIED"})
 
 
-class RegistryError(Exception):
-    """A model version was not recorded; the message says why. Training is not affected."""
-
-
-@dataclass(eq=False)
-class Registration:
-    """A model folder that waits for its version."""
-
-    folder: Path
-    metrics: dict[str, float]
-    tags: dict[str, str]
-    version: Future[int] = field(default_factory=Future)
-    attempts: int = 0
-
-
 class MlflowRun:
-    """The calls to MLflow, all made by one thread; a step that succeeded is not repeated when a later one fails."""
+    """The calls to MLflow, all made by one thread; a step that succeeded is not repeated when a later one fails.
 
-    def __init__(self, pipeline: dict[str, Any], run_name: str) -> None:
+    `home`, the run's folder or URL, remembers the run's id in MLflow: a run that is continued goes on there as well.
+    """
+
+    def __init__(self, pipeline: dict[str, Any], run_name: str, home: str | None = None) -> None:
         self.run_id: str | None = None
         self._pipeline = without_secrets(pipeline)
         self._run_name = run_name
+        self._home = place_of(home) if home else None
         self._uri = tracking_uri_of(pipeline)
         self._client: Any = None
         self._experiment_id = ""
+        self._known: dict[str, str] = {}
         self._described = False
 
     def open(self) -> None:
-        """Import mlflow, create the database, experiment and run, and record the pipeline: each once."""
+        """Import mlflow, create database, experiment and run or find them, and record the pipeline: each once."""
         self._client = self._client or _connect(self._uri)
-        if self.run_id is None:
+        if self.run_id is None and not self._continue():
             self._experiment_id = self._find_experiment()
             run = self._client.create_run(self._experiment_id, tags=self._tags(), run_name=self._run_name)
+            self._remember(run.info.run_id)
             self.run_id = run.info.run_id
         if not self._described:
             from mlflow.entities import Param
 
-            params = [Param(name, value) for name, value in _flat(self._pipeline)]
+            # MLflow never changes a parameter: what a continued run began with stays; pipeline.yaml is the newest.
+            flat = _flat(self._pipeline)
+            params = [Param(name, value) for name, value in flat if name not in self._known]
             for start in range(0, len(params), _PARAMS_PER_CALL):
                 self._client.log_batch(self.run_id, params=params[start : start + _PARAMS_PER_CALL])
             self._client.log_text(
                 self.run_id, yaml.safe_dump(self._pipeline, sort_keys=False), "pipeline.yaml"
             )
             self._described = True
+
+    def _continue(self) -> bool:
+        """Go on with the run that is remembered, if MLflow still has it."""
+        from mlflow.exceptions import MlflowException
+
+        if (run_id := self._remembered()) is None:
+            return False
+        try:
+            run = self._client.get_run(run_id)
+        except MlflowException as error:
+            if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+                return False
+            raise
+        if run.info.lifecycle_stage != "active":
+            return False
+        self._client.update_run(run_id, status="RUNNING")
+        self._experiment_id, self._known = run.info.experiment_id, run.data.params
+        self.run_id = run_id
+        return True
+
+    def _remembered(self) -> str | None:
+        """The id that the run has in this MLflow; None if it has none yet, or none that can be read."""
+        if self._home is None or _MEMORY not in self._home.sizes():
+            return None
+        try:
+            noted = json.loads(self._home.read_bytes(_MEMORY, _MEMORY_BYTES_MAX))
+            run_id, uri = noted["run_id"], noted["tracking_uri"]
+        except (ValueError, KeyError, TypeError, RecursionError, SnapshotDamagedError):
+            return None
+        fits = isinstance(run_id, str) and _RUN_ID.fullmatch(run_id) and uri == without_secrets(self._uri)
+        return run_id if fits else None
+
+    def _remember(self, run_id: str) -> None:
+        if self._home is not None:
+            noted = {"run_id": run_id, "tracking_uri": without_secrets(self._uri)}
+            self._home.write_whole(_MEMORY, (json.dumps(noted) + "\n").encode())
 
     def log(self, points: list[Point]) -> None:
         """Send points; the step of a metric is its number of records."""
@@ -94,45 +132,21 @@ class MlflowRun:
 
     def register(self, request: Registration) -> int:
         """Upload a model with the code that scores it, create its version and move the alias `champion`."""
-        manifest = read_manifest(request.folder)
-        name = self._pipeline.get("mlflow", {}).get("model") or self._pipeline["name"]
-        model = self._upload(request.folder, name, manifest["records"])
-        _unless_it_exists(self._client.create_registered_model, name)
-        tags = _version_tags(manifest, request)
-        # The artifact location and not models:/<id>: a local registry would look that id up in the global tracking URI.
-        version = self._client.create_model_version(
-            name, model.artifact_location, self.run_id, tags, model_id=model.model_id,
-            description=_description(self._pipeline, manifest, request.metrics),
-        )  # fmt: skip
-        self._client.set_registered_model_alias(name, "champion", str(version.version))
-        links = json.dumps([{"name": name, "version": str(version.version)}])
-        self._client.set_logged_model_tags(model.model_id, {"mlflow.modelVersions": links})
-        return int(version.version)
+        assert self.run_id is not None, "open comes before register"
+        return register_version(self._client, self._experiment_id, self.run_id, self._pipeline, request)
+
+    def crown(self, version: int) -> None:
+        """Move the alias `champion` to a version that is there."""
+        self._client.set_registered_model_alias(model_name(self._pipeline), CHAMPION, str(version))
+
+    def tag(self, tags: dict[str, str]) -> None:
+        """Set tags of the run."""
+        for name, value in tags.items():
+            self._client.set_tag(self.run_id, metric_name(name), value[:_TAG_CHARACTERS_MAX])
 
     def close(self, status: str) -> None:
         """End the run."""
         self._client.set_terminated(self.run_id, status)
-
-    def _upload(self, folder: Path, name: str, records: int) -> Any:
-        from mlflow import pyfunc
-        from mlflow.entities import LoggedModelOutput
-        from mlflow.models import Model
-
-        logged = self._client.create_logged_model(self._experiment_id, name, self.run_id)
-        described = Model(
-            logged.artifact_location, self.run_id, model_uuid=logged.model_id, model_id=logged.model_id
-        )
-        with tempfile.TemporaryDirectory(prefix="millrace-") as scratch:
-            # A loader module, its sources and plain arrays: nothing in the artifact is a pickle.
-            pyfunc.save_model(
-                f"{scratch}/model", loader_module="cluster.models.scorer",
-                data_path=str(folder), mlflow_model=described,
-                code_paths=[str(path) for path in copy_code(Path(scratch, "code"))], pip_requirements=requirements(),
-            )  # fmt: skip
-            self._client.log_model_artifacts(logged.model_id, f"{scratch}/model")
-        self._client.finalize_logged_model(logged.model_id, "READY")
-        self._client.log_outputs(self.run_id, [LoggedModelOutput(logged.model_id, step=records)])
-        return logged
 
     def _find_experiment(self) -> str:
         name = self._pipeline.get("mlflow", {}).get("experiment", "millrace")
@@ -140,7 +154,7 @@ class MlflowRun:
         if found is None:
             path = _sqlite_path(self._uri)
             artifacts = (path.parent / "artifacts").as_uri() if path else None
-            _unless_it_exists(self._client.create_experiment, name, artifacts)
+            unless_it_exists(self._client.create_experiment, name, artifacts)
             found = self._client.get_experiment_by_name(name)
         return str(found.experiment_id)
 
@@ -151,6 +165,7 @@ class MlflowRun:
         return {
             "millrace.version": code_version(),
             "millrace.pipeline": name,
+            "millrace.run": self._run_name,
             "millrace.source": where,
             "mlflow.source.name": name,
             "mlflow.note.content": f"Online learning of pipeline {name} from {where}; metrics are drawn over records.",
@@ -193,16 +208,6 @@ def _variable(reference: re.Match[str]) -> str:
     return os.environ[name]
 
 
-def _unless_it_exists(create: Callable[..., Any], *arguments: Any) -> None:
-    from mlflow.exceptions import MlflowException
-
-    try:
-        create(*arguments)
-    except MlflowException as error:
-        if error.error_code != "RESOURCE_ALREADY_EXISTS":
-            raise
-
-
 def permanent(error: Exception) -> bool:
     """True if the same call would fail again."""
     return isinstance(error, ModelFilesError) or getattr(error, "error_code", "") in _PERMANENT
@@ -223,23 +228,3 @@ def _flat(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]
         else:
             text = value if isinstance(value, str) else json.dumps(value)
             yield metric_name(prefix + name), text[:_PARAM_CHARACTERS_MAX]
-
-
-def _version_tags(manifest: dict[str, Any], request: Registration) -> dict[str, str]:
-    return {
-        "offsets": json.dumps(manifest["offsets"]),
-        "records": str(manifest["records"]),
-        "code_version": manifest["code_version"],
-        **{
-            metric_name(name): f"{value:.6g}"
-            for name, value in request.metrics.items()
-            if math.isfinite(value)
-        },
-        **request.tags,
-    }
-
-
-def _description(pipeline: dict[str, Any], manifest: dict[str, Any], metrics: dict[str, float]) -> str:
-    scores = ", ".join(f"{name} {value:.4f}" for name, value in metrics.items() if math.isfinite(value))
-    learnt = f"State of pipeline {pipeline['name']} after {manifest['records']:,} records"
-    return f"{learnt}, with {scores or 'no metrics yet'}; learnt by millrace {manifest['code_version']}."

@@ -27,6 +27,7 @@ __all__ = ["RunLog"]
 
 _BACKOFF_MAX_S = 30.0
 _ATTEMPTS_MAX = 5
+_NOTES_MAX = 1000
 
 
 class RunLog:
@@ -38,6 +39,7 @@ class RunLog:
     def __init__(self, *, points_max: int = 2000, say: Callable[[str], None] | None = None) -> None:
         self._points = PointQueue(points_max)
         self._requests: deque[Registration] = deque()
+        self._notes: deque[Callable[[MlflowRun], None]] = deque(maxlen=_NOTES_MAX)
         self._settling = threading.Lock()
         self._say = say or logging.getLogger("millrace.registry").warning
         self._wake = threading.Event()
@@ -60,11 +62,14 @@ class RunLog:
         """The run's id in MLflow; None until the server has given one."""
         return self._run.run_id if self._run else None
 
-    def start(self, pipeline: dict[str, Any], run_name: str, folder: Path | None = None) -> None:
-        """Open the run in the background; `pipeline` is the resolved one as plain JSON values."""
+    def start(self, pipeline: dict[str, Any], run_name: str, home: str | Path | None = None) -> None:
+        """Open the run in the background; `pipeline` is the resolved one as plain JSON values.
+
+        `home`, the run's folder or URL, remembers the run in MLflow: it is continued if the run is.
+        """
         settings = pipeline.get("mlflow") or {}
         if settings.get("enabled", True):
-            self._run = MlflowRun(pipeline, run_name)
+            self._run = MlflowRun(pipeline, run_name, None if home is None else str(home))
             self._thread = threading.Thread(
                 target=self._work,
                 args=(self._run, float(settings.get("interval_s", 2.0))),
@@ -88,6 +93,16 @@ class RunLog:
         finite = {name: float(value) for name, value in metrics.items() if math.isfinite(value)}
         if finite and self._thread:
             self._points.put(Point(records, time.time_ns() // 1_000_000, finite))
+
+    def tag(self, tags: dict[str, str]) -> None:
+        """Set tags of the run; returns at once."""
+        self._notes.append(lambda run: run.tag(tags))
+        self._wake.set()
+
+    def crown(self, version: int) -> None:
+        """Move the alias `champion` to a version that is there; returns at once."""
+        self._notes.append(lambda run: run.crown(version))
+        self._wake.set()
 
     def register(
         self, folder: str | Path, metrics: dict[str, float], tags: dict[str, str] | None = None
@@ -139,6 +154,7 @@ class RunLog:
             self._tried.set()
             self._send_points(run)
             self._send_models(run)
+            self._send_notes(run)
             if closing:
                 run.close(closing)
                 self._complete = True
@@ -165,6 +181,18 @@ class RunLog:
                     raise
                 self._points.dropped += len(points)
                 self._say(f"MLflow refuses {len(points)} point(s), which are dropped. {sentence(error)}")
+
+    def _send_notes(self, run: MlflowRun) -> None:
+        while self._notes:
+            note = self._notes[0]
+            try:
+                note(run)
+            except Exception as error:
+                if not permanent(error) and getattr(error, "error_code", "") != "RESOURCE_DOES_NOT_EXIST":
+                    raise
+                self._say(f"MLflow refuses a tag or an alias, which is left out. {sentence(error)}")
+            if self._notes and self._notes[0] is note:
+                self._notes.popleft()
 
     def _send_models(self, run: MlflowRun) -> None:
         while self._requests:

@@ -1,0 +1,42 @@
+"""Runs by name: a run's folder on this machine, and the path or URL where its snapshots have their home."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from cluster.config import Pipeline
+
+__all__ = ["Run", "run_of"]
+
+
+class Run(NamedTuple):
+    """`folder` is on this machine (dead letters); `url` has the snapshots: the same folder, or an fsspec URL."""
+
+    name: str
+    folder: Path
+    url: str
+
+    @property
+    def advice(self) -> str:
+        """How the run goes on after its job ended early; empty if it has not come to a snapshot."""
+        begun = "://" in self.url or (self.folder / "snapshots").is_dir()
+        return f"to go on from its last snapshot, start it again with --run {self.name}" if begun else ""
+
+
+def run_of(pipeline: Pipeline) -> Run:
+    """The run that a pipeline names, or a new one, named by the time; its folder is made."""
+    place = pipeline.snapshots.path
+    base = Path("runs") if "://" in place else Path(place)
+    name = pipeline.run
+    if name is None:
+        name = stamp = f"{pipeline.name}-{time.strftime('%Y%m%d-%H%M%S')}"
+        others = 1
+        while (base / name).exists():  # another one that began in this very second
+            others += 1
+            name = f"{stamp}-{others}"
+    folder = (base / name).resolve()
+    folder.mkdir(parents=True, exist_ok=pipeline.run is not None)
+    return Run(name, folder, f"{place.rstrip('/')}/{name}" if "://" in place else str(folder))
