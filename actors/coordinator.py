@@ -63,6 +63,7 @@ class Status:
     snapshots: int
     metrics: Metrics
     delays: DelayHistogram
+    pauses: DelayHistogram
     workers: list[WorkerStatus]
 
 
@@ -116,7 +117,7 @@ class Coordinator:
             lag = sum(w.lag for w in brain.workers)
             return Status(
                 brain.phase.value, brain.moment.generation, brain.records, brain.dead, lag, brain.snapshots,
-                brain.metrics.copy(), brain.delays, workers,
+                brain.metrics.copy(), brain.delays, brain.pauses, workers,
             )  # fmt: skip
 
     def _handle(self, event: Event) -> Directive:

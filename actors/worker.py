@@ -64,6 +64,7 @@ class _Tally:
     delays: DelayHistogram = field(default_factory=DelayHistogram)
     dead: int = 0
     batches: list[BatchId] = field(default_factory=list)
+    pauses_s: list[float] = field(default_factory=list)
 
 
 class _Prepared(NamedTuple):
@@ -123,11 +124,13 @@ class Worker:
             if self._pulled:
                 self._learn()
                 continue
+            idle_from_s = self._world.clock_s()
             self._settle()
             if self._directive.stop or self._world.source.exhausted:
                 break
             if self._barrier_due():
                 self._stand_at_barrier()
+                self._tally.pauses_s.append(self._world.clock_s() - idle_from_s)
         self._arrive(finished=True)
 
     def close(self) -> None:
@@ -199,7 +202,7 @@ class Worker:
         tally, self._tally = self._tally, _Tally(self._learner.metrics())
         reported = Reported(
             self._worker, self._moment.generation, tally.metrics, tally.delays, tally.dead, tally.batches,
-            self._world.source.lag_records(),
+            self._world.source.lag_records(), tally.pauses_s,
         )  # fmt: skip
         self._heed(self._world.coordinator.report(reported))
         self._reported_s = self._world.clock_s()

@@ -61,6 +61,10 @@ def metric_points(figures: Figures, shards: list[dict[str, Any]]) -> dict[str, f
         "throughput/records_per_s": figures.rate,
         "freshness/produce_to_learnt_p50_s": figures.delay_p50_s,
         "freshness/produce_to_learnt_p99_s": figures.delay_p99_s,
+        "snapshots/number": float(status.snapshots),
+        "snapshots/pause_p50_s": status.pauses.quantile_s(0.50),
+        "snapshots/pause_p99_s": status.pauses.quantile_s(0.99),
+        "recovery/generation": float(status.generation),
         **_state_points(shards),
         **_staleness_points(shards),
     }

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from learning.batch import BatchId
     from learning.exchange import Moment
     from learning.job_state import EncoderState, JobState
@@ -32,7 +34,7 @@ class Reported:
     """What a worker has learnt since its last report, every push of it acknowledged; nothing, if it was idle.
 
     `metrics`, `delays` and `dead` (letters) are increments; `batches` are those learnt, in their order; `lag` counts
-    records not yet read.
+    records not yet read; `pauses_s` are how long the worker stood still for snapshots.
     """
 
     worker: int
@@ -42,6 +44,7 @@ class Reported:
     dead: int
     batches: list[BatchId]
     lag: int
+    pauses_s: Sequence[float] = ()
 
 
 @dataclass(frozen=True, slots=True)
