@@ -127,8 +127,8 @@ class ExactAdmission:
         """Replace the counts."""
         self._clear()
         for part in (part for part in parts if "waiting_keys" in part):
-            keys, counts = part["waiting_keys"], part["waiting_counts"]
-            self._counts.rows[self._counts.locate(keys.copy()), 0] = counts
+            at = self._counts.locate(part["waiting_keys"].copy())
+            self._counts.rows[at, 0] = part["waiting_counts"]
 
     def _clear(self) -> None:
         self._counts = Table(1, dtype=np.float64)  # whole numbers up to 2^53

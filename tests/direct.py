@@ -52,10 +52,10 @@ def taken(holder: Any) -> dict[str, TableChange]:
     }
 
 
-def changed(state: TableState, change: TableChange) -> TableState:
-    """A table after a change."""
-    stays = ~np.isin(state.keys, np.concatenate((change.removed, change.state.keys)))
-    return TableState.join([state.take(stays), change.state])
+def changed(before: TableState, state: TableState, removed: np.ndarray) -> TableState:
+    """A table after a difference: `removed` keys went, then the rows of `state` came."""
+    stays = ~np.isin(before.keys, np.concatenate((removed, state.keys)))
+    return TableState.join([before.take(stays), state])
 
 
 @dataclass
