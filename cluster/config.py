@@ -36,6 +36,7 @@ __all__ = [
     "PipelineError",
     "PredictionsConfig",
     "RecoveryConfig",
+    "RollbackConfig",
     "SnapshotsConfig",
     "load_pipeline",
 ]
@@ -168,6 +169,20 @@ class MlflowConfig(Section):
     model: str | None = None
     """Registered model name; None takes the pipeline's name."""
     interval_s: PositiveFloat = 2.0
+    version_interval_s: Annotated[float, Field(ge=0)] = 0.0
+    """Seconds between versions while the job learns; each keeps its snapshot. 0: only the last one of a job."""
+
+
+class RollbackConfig(Section):
+    """Going back by itself to an older version that does better on the same recent records."""
+
+    automatic: bool = False
+    alpha: Annotated[float, Field(gt=0, lt=1)] = 0.01
+    """Share of comparisons, at most, in which the older version only seems better; divided among the versions."""
+    records: Annotated[int, Field(ge=2000)] = 20_000
+    """Records that a comparison reads, at most."""
+    versions_max: PositiveInt = 3
+    """Versions that are compared with the present model, at most: the newest ones."""
 
 
 class Pipeline(Section):
@@ -187,6 +202,7 @@ class Pipeline(Section):
     """The run's name: one that exists is continued from its last snapshot. None: a new one, named by the time."""
     snapshots: SnapshotsConfig = SnapshotsConfig()
     recovery: RecoveryConfig = RecoveryConfig()
+    rollback: RollbackConfig = RollbackConfig()
     predictions: PredictionsConfig = PredictionsConfig()
     dead_letters: DeadLettersConfig = DeadLettersConfig()
     mlflow: MlflowConfig = MlflowConfig()

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 import time
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich.markup import escape
 
@@ -25,6 +25,7 @@ from cluster.snapshots.writing import SnapshotWriter
 from cluster.starts import OtherRunError, Start, Starter
 from cluster.streams.file_source import schema_of
 from cluster.supervise import ClusterPort, GaveUpError, Supervisor
+from cluster.versions import VersionBook
 from cluster.warm import warm_up
 
 if TYPE_CHECKING:
@@ -174,8 +175,9 @@ class _Job:
             with _cluster(pipeline, local=local) as cluster:
                 with console.status("opening the MLflow run"):
                     log.wait_opened(_MLFLOW_OPEN_TIMEOUT_S)
-                promoter = Promoter(self.store, log, self.named.name, self.named.folder, pipeline, say)
-                result = self._supervise(cluster, log, promoter, console, say, (on_ready, watch))
+                book = VersionBook(self.named.url)
+                promoter = Promoter(self.store, log, self.named, book, pipeline, say)
+                result = self._supervise(cluster, log, book, promoter, console, say, (on_ready, watch))
             status = "FINISHED"
         finally:
             if pipeline.mlflow.enabled:
@@ -186,6 +188,7 @@ class _Job:
         self,
         cluster: ClusterPort,
         log: RunLog,
+        book: VersionBook,
         promoter: Promoter,
         console: Console,
         say: Callable[[str], None],
@@ -195,6 +198,7 @@ class _Job:
         started_s = time.monotonic()
         first: tuple[Status, float] | None = None
         shown = logged = first
+        shards: list[dict[str, Any]] = []
 
         with ProgressLine(console, pipeline.name, None) as progress:
 
@@ -209,23 +213,24 @@ class _Job:
             def on_status(status: Status) -> None:
                 nonlocal shown, logged
                 watch()
+                promoter.promote_when_due(writer.newest)
                 now_s = time.monotonic() - started_s
                 progress.update(Figures.between(shown or first, status, now_s))
                 shown = (status, now_s)
                 if logged is None or now_s - logged[1] >= pipeline.mlflow.interval_s:
                     figures = Figures.between(logged or first, status, now_s)
-                    log.log(metric_points(figures, cluster.shard_status()), status.records)
+                    shards[:] = cluster.shard_status()
+                    log.log(metric_points(figures, shards), status.records)
                     logged = (status, now_s)
 
-            writer = SnapshotWriter(cluster, self.store, pipeline, say, promoter.pinned)
+            writer = SnapshotWriter(cluster, self.store, pipeline, say, book.pinned)
             supervisor = Supervisor(cluster, pipeline, self.starter, writer, on_status, say)
             status, manifest = supervisor.run(on_begun)
         seconds = time.monotonic() - started_s
         figures = Figures.between(first, status, seconds)
-        log.log(
-            metric_points(Figures.between(logged or first, status, seconds), cluster.shard_status()),
-            status.records,
-        )
+        with suppress(StoreError):  # all is on disk: a shard that dies now is not needed any more
+            shards[:] = cluster.shard_status()
+        log.log(metric_points(Figures.between(logged or first, status, seconds), shards), status.records)
         with console.status("registering the model in MLflow"):
             version = promoter.promote_and_wait(manifest)
         return JobResult(
