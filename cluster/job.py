@@ -15,16 +15,18 @@ from actors.worker import BarrierTimeoutError
 from cluster.assembly import wanted_records
 from cluster.figures import Figures, metric_points
 from cluster.loopback import stay_on_loopback
+from cluster.mailbox import Mailbox
 from cluster.models.registry import RunLog
 from cluster.progress import ProgressLine
 from cluster.promote import Promoter
+from cluster.rollbacks import Rollbacks
 from cluster.runs import Run, run_of
 from cluster.snapshots.errors import SnapshotError
 from cluster.snapshots.store import SnapshotStore
 from cluster.snapshots.writing import SnapshotWriter
 from cluster.starts import OtherRunError, Start, Starter
 from cluster.streams.file_source import schema_of
-from cluster.supervise import ClusterPort, GaveUpError, Supervisor
+from cluster.supervise import GaveUpError, Supervisor
 from cluster.versions import VersionBook
 from cluster.warm import warm_up
 
@@ -35,6 +37,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from actors.coordinator import Status
+    from cluster.cluster_port import ClusterPort
     from cluster.config import Pipeline
 
 __all__ = ["JobError", "JobResult", "resolved", "run_job"]
@@ -177,7 +180,8 @@ class _Job:
                     log.wait_opened(_MLFLOW_OPEN_TIMEOUT_S)
                 book = VersionBook(self.named.url)
                 promoter = Promoter(self.store, log, self.named, book, pipeline, say)
-                result = self._supervise(cluster, log, book, promoter, console, say, (on_ready, watch))
+                rollbacks = Rollbacks(self.store, Mailbox(self.named.url, say), book, log, say)
+                result = self._supervise(cluster, log, rollbacks, promoter, console, say, (on_ready, watch))
             status = "FINISHED"
         finally:
             if pipeline.mlflow.enabled:
@@ -188,7 +192,7 @@ class _Job:
         self,
         cluster: ClusterPort,
         log: RunLog,
-        book: VersionBook,
+        rollbacks: Rollbacks,
         promoter: Promoter,
         console: Console,
         say: Callable[[str], None],
@@ -203,12 +207,15 @@ class _Job:
         with ProgressLine(console, pipeline.name, None) as progress:
 
             def on_begun(start: Start) -> None:
-                nonlocal started_s, first
+                nonlocal started_s, first, shown, logged
                 progress.total(_records_total(pipeline, start))
                 if first is None:
                     on_ready()
                     started_s = time.monotonic()
                     first = (cluster.coordinator.status(), 0.0)
+                else:  # windows begin anew: the counters may have gone back
+                    shown = logged = (cluster.coordinator.status(), time.monotonic() - started_s)
+                    first = min(first, shown, key=lambda at: at[0].records)
 
             def on_status(status: Status) -> None:
                 nonlocal shown, logged
@@ -223,8 +230,8 @@ class _Job:
                     log.log(metric_points(figures, shards), status.records)
                     logged = (status, now_s)
 
-            writer = SnapshotWriter(cluster, self.store, pipeline, say, book.pinned)
-            supervisor = Supervisor(cluster, pipeline, self.starter, writer, on_status, say)
+            writer = SnapshotWriter(cluster, self.store, pipeline, say, rollbacks.needed)
+            supervisor = Supervisor(cluster, pipeline, self.starter, writer, on_status, say, rollbacks)
             status, manifest = supervisor.run(on_begun)
         seconds = time.monotonic() - started_s
         figures = Figures.between(first, status, seconds)

@@ -8,26 +8,33 @@ start does too, there is no second way. A rollback is the same with the tables o
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING
 
 from actors.ports import LaunchError, StoreError, StreamUnavailableError
 from actors.shard import StalePushError
 from cluster.snapshots.errors import SnapshotDamagedError
 from cluster.snapshots.writing import SnapshotWriter
-from learning.job_messages import EndJob, SnapshotAsked, SnapshotFailed, StopAsked, TakeSnapshot
+from learning.job_messages import (
+    EndJob,
+    SnapshotAsked,
+    SnapshotFailed,
+    SnapshotWritten,
+    StopAsked,
+    TakeSnapshot,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from actors.coordinator import Status
+    from cluster.cluster_port import ClusterPort
     from cluster.config import Pipeline
-    from cluster.snapshots.file_entry import PartFiles
+    from cluster.rollbacks import Rollbacks
     from cluster.snapshots.manifest import SnapshotManifest
     from cluster.starts import Start, Starter
-    from learning.exchange import Moment
-    from learning.job_messages import Command, Event
+    from learning.job_messages import Command
 
-__all__ = ["ClusterPort", "GaveUpError", "Supervisor"]
+__all__ = ["GaveUpError", "Supervisor"]
 
 _LOOP_S = 0.02
 _PAUSE_MAX_S = 10.0
@@ -42,47 +49,15 @@ class GaveUpError(Exception):
     """The job does not come back, or its last snapshot cannot be written; the message says why and what to do."""
 
 
-class CoordinatorControl(Protocol):
-    """The coordinator as the supervisor sees it."""
-
-    def commands(self) -> list[Command]:
-        """Commands that have come up since the last call."""
-
-    def tell(self, event: Any) -> None:
-        """Something has happened, or is wanted."""
-
-    def status(self) -> Status:
-        """Progress since the start."""
-
-
-class ClusterPort(Protocol):
-    """A running job's actors, on Ray or in this process."""
-
-    @property
-    def coordinator(self) -> CoordinatorControl:
-        """The job's coordinator."""
-
-    def begin(self, start: Start) -> None:
-        """Have every actor begin `start`."""
-
-    def start(self) -> None:
-        """Let the workers learn."""
-
-    def check(self) -> None:
-        """Raise the error of an actor that has failed."""
-
-    def write(self, moment: Moment, run_url: str) -> list[PartFiles]:
-        """Have every shard write its part of a snapshot."""
-
-    def shard_status(self) -> list[dict[str, Any]]:
-        """Counters of each shard."""
+class _GoBackError(Exception):
+    """The generation ends so that the next one begins at an older snapshot."""
 
 
 class Supervisor:
     """Runs one job to its end.
 
     `on_status` is called every `status_interval_s` with the job's progress, `say` with a sentence for people; neither
-    may block. `redirect` is asked again and again whether the job is to go on from another snapshot (a rollback).
+    may block. `rollbacks` is asked again and again whether the job is to go back to an older snapshot.
     """
 
     def __init__(
@@ -93,6 +68,7 @@ class Supervisor:
         writer: SnapshotWriter,
         on_status: Callable[[Status], None],
         say: Callable[[str], None],
+        rollbacks: Rollbacks | None = None,
         *,
         status_interval_s: float = 0.5,
     ) -> None:
@@ -102,6 +78,7 @@ class Supervisor:
         self._writer = writer
         self._on_status = on_status
         self._say = say
+        self._rollbacks = rollbacks
         self._status_interval_s = status_interval_s
         self._attempts, self._recovered_at, self._failing_since_s = 0, -1, 0.0
         self._asked_to_stop = self._begun = self._final = False
@@ -129,11 +106,16 @@ class Supervisor:
                     raise  # what is not there in the first place is for the user to mend
                 error = failed
                 self._note_failure(failed)
+            except _GoBackError:
+                error = None
+                self._writer.abandon()
 
     def _begin(self, error: Exception | None) -> Start:
         """Have all actors begin at the newest snapshot that turns out to be whole."""
         if error is not None:
             self._writer.abandon()
+        if self._rollbacks is not None:
+            self._rollbacks.carry_out()
         began_s, before = time.monotonic(), None
         while True:
             start = self._starter.begin(before)
@@ -159,7 +141,11 @@ class Supervisor:
             self._attempts, self._recovered_at, self._failing_since_s = 0, newest, time.monotonic()
         self._attempts += 1
         config, failing_s = self._pipeline.recovery, time.monotonic() - self._failing_since_s
-        if failing_s > config.unavailable_s if isinstance(error, WAITED_FOR) else self._attempts > config.attempts_max:
+        if (
+            failing_s > config.unavailable_s
+            if isinstance(error, WAITED_FOR)
+            else self._attempts > config.attempts_max
+        ):
             raise GaveUpError(
                 f"{error}; after {self._attempts} attempts in {failing_s:.0f} s the job got no further than snapshot "
                 f"{newest}, so it ends; start it again under the same run name to continue it"
@@ -184,6 +170,10 @@ class Supervisor:
                     failures = failures + 1 if isinstance(settled, SnapshotFailed) else 0
                     self._settle(settled, failures)
                     next_snapshot_s = self._next_snapshot_s()
+                if self._rollbacks is not None:
+                    newest = self._writer.newest or start.plan.start
+                    if self._rollbacks.due(self._cluster.coordinator, newest.records, settled):
+                        raise _GoBackError
                 self._cluster.check()
                 now_s = time.monotonic()
                 if now_s >= next_snapshot_s:
@@ -203,7 +193,7 @@ class Supervisor:
         interval_s = self._pipeline.snapshots.interval_s
         return time.monotonic() + interval_s if interval_s else float("inf")
 
-    def _settle(self, settled: Event, failures: int) -> None:
+    def _settle(self, settled: SnapshotWritten | SnapshotFailed, failures: int) -> None:
         """Tell the coordinator. The last snapshot is tried again for as long as a broker would be waited for."""
         now_s, waited_s = time.monotonic(), self._pipeline.recovery.unavailable_s
         if failures == 1:

@@ -1,0 +1,110 @@
+"""Mailbox: what people ask of a run's job, and what it answers, as small JSON files in the run's folder.
+
+    RUN/control/request-ID.json   {"to": 12, "mode": "keep", "reason": ""}
+    RUN/control/answer-ID.json    {"done": true, "sentence": "..."}
+
+A request stays until it is answered, so a job that dies in between finds it when it is started again. The same files
+serve jobs on Ray and in one process, on this machine or behind an fsspec URL.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import uuid
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from cluster.snapshots.errors import SnapshotDamagedError
+from cluster.snapshots.remote_place import place_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from cluster.snapshots.going_back import Mode
+
+__all__ = ["Answer", "Mailbox", "RollbackRequest"]
+
+_REQUEST = re.compile(r"request-([0-9a-f]{32})\.json", re.ASCII)
+_BYTES_MAX = 65_536
+_REQUESTS_MAX = 100
+
+
+@dataclass(frozen=True, slots=True)
+class RollbackRequest:
+    """Go back to snapshot `to`; `reason`: why, if nobody asked."""
+
+    id: str
+    to: int
+    mode: Mode
+    reason: str = ""
+
+    @classmethod
+    def new(cls, to: int, mode: Mode, reason: str = "") -> RollbackRequest:
+        """One with an id of its own."""
+        return cls(uuid.uuid4().hex, to, mode, reason)
+
+
+class Answer(NamedTuple):
+    """What became of a request."""
+
+    done: bool
+    sentence: str
+
+
+class Mailbox:
+    """The requests and answers of the run at `run_url`. Every error is a SnapshotError."""
+
+    def __init__(self, run_url: str, say: Callable[[str], None]) -> None:
+        self._place = place_of(run_url).child("control")
+        self._say = say
+
+    def ask(self, request: RollbackRequest) -> None:
+        """Leave a request, durably."""
+        self._put(
+            f"request-{request.id}.json", {"to": request.to, "mode": request.mode, "reason": request.reason}
+        )
+
+    def requests(self) -> list[RollbackRequest]:
+        """Those that are not answered; what is none is removed, and said."""
+        found = []
+        for name in sorted(self._place.sizes())[:_REQUESTS_MAX]:
+            if (matched := _REQUEST.fullmatch(name)) is None:
+                continue
+            try:
+                found.append(_request(matched[1], self._get(name)))
+            except (SnapshotDamagedError, ValueError, KeyError, TypeError, RecursionError) as error:
+                self._say(f"{self._place.url}/{name} is no request as we write it ({error}); it is removed")
+                self._place.remove_file(name)
+        return found
+
+    def answer(self, request: RollbackRequest, answer: Answer) -> None:
+        """Answer a request, which thereby is done with."""
+        self._put(f"answer-{request.id}.json", answer._asdict())
+        self._place.remove_file(f"request-{request.id}.json")
+
+    def take_answer(self, request: RollbackRequest) -> Answer | None:
+        """The answer to a request, once; None if there is none yet."""
+        name = f"answer-{request.id}.json"
+        if name not in self._place.sizes():
+            return None
+        values = self._get(name)
+        self._place.remove_file(name)
+        return Answer(bool(values["done"]), str(values["sentence"]))
+
+    def withdraw(self, request: RollbackRequest) -> None:
+        """Ask no more."""
+        self._place.remove_file(f"request-{request.id}.json")
+
+    def _put(self, name: str, values: dict[str, Any]) -> None:
+        self._place.write_whole(name, (json.dumps(values) + "\n").encode())
+
+    def _get(self, name: str) -> Any:
+        return json.loads(self._place.read_bytes(name, _BYTES_MAX))
+
+
+def _request(request_id: str, values: Any) -> RollbackRequest:
+    to, mode, reason = values["to"], values["mode"], values["reason"]
+    if type(to) is not int or mode not in {"keep", "replay"} or not isinstance(reason, str):
+        raise ValueError("expected to as a number, mode as keep or replay, and reason as text")
+    return RollbackRequest(request_id, to, mode, reason)
