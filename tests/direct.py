@@ -142,6 +142,7 @@ class Rig:
     in_flight: int = 2
     encoder: NumericEncoder = field(default_factory=NumericEncoder)
     on_snapshot: Callable[[TakeSnapshot], None] = lambda _: None
+    sleep: Callable[[float], None] = lambda _: None
 
     def build(self) -> Worker:
         """The worker itself."""
@@ -152,7 +153,7 @@ class Rig:
             dead_letters=self.letters,
             predictions=self.predicted,
             clock_s=lambda: 0.0,
-            sleep=lambda _: None,
+            sleep=self.sleep,
         )
         return Worker(
             self.worker,
