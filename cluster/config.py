@@ -180,7 +180,7 @@ class RollbackConfig(Section):
     alpha: Annotated[float, Field(gt=0, lt=1)] = 0.01
     """Share of comparisons, at most, in which the older version only seems better; divided among the versions."""
     records: Annotated[int, Field(ge=2000)] = 20_000
-    """Records that a comparison reads, at most."""
+    """Records on which models are compared, once so many have come behind a snapshot."""
     versions_max: PositiveInt = 3
     """Versions that are compared with the present model, at most: the newest ones."""
 
@@ -215,6 +215,9 @@ class Pipeline(Section):
             msg = f"tables.{unknown[0]}: the learner {self.learner.kind} has no such table, but {', '.join(names)}"
             raise ValueError(msg)
         self.policies()
+        if self.rollback.automatic and getattr(self.learner, "feedback", "explicit") == "implicit":
+            msg = "rollback.automatic: choices have no label on which models could be compared; leave it off"
+            raise ValueError(msg)
         return self
 
     def policies(self) -> dict[str, TablePolicy]:

@@ -13,6 +13,7 @@ from rich.markup import escape
 from actors.ports import SourceError, StoreError
 from actors.worker import BarrierTimeoutError
 from cluster.assembly import wanted_records
+from cluster.auto_rollback import AutoRollback
 from cluster.figures import Figures, metric_points
 from cluster.loopback import stay_on_loopback
 from cluster.mailbox import Mailbox
@@ -139,15 +140,6 @@ def _cluster(pipeline: Pipeline, *, local: bool) -> AbstractContextManager[Clust
     return RayCluster(pipeline)
 
 
-def _records_total(pipeline: Pipeline, start: Start) -> int | None:
-    """How many records there will be, where that is known: offsets of a bounded topic, or `records_max`."""
-    if pipeline.records_max is not None or pipeline.source.kind == "file":
-        return pipeline.records_max
-    spans = [bounds for spec in start.specs for bounds in spec.bounds.values()]
-    left = sum(end - first for first, end in spans if end is not None)
-    return start.plan.start.records + left if left else None
-
-
 @dataclass(slots=True)
 class _Job:
     """A job whose run is found; `run` does the rest."""
@@ -180,7 +172,9 @@ class _Job:
                     log.wait_opened(_MLFLOW_OPEN_TIMEOUT_S)
                 book = VersionBook(self.named.url)
                 promoter = Promoter(self.store, log, self.named, book, pipeline, say)
-                rollbacks = Rollbacks(self.store, Mailbox(self.named.url, say), book, log, say)
+                mailbox = Mailbox(self.named.url, say)
+                automatic = AutoRollback(pipeline, self.store, book, mailbox, say)
+                rollbacks = Rollbacks(self.store, mailbox, book, log, say, automatic)
                 result = self._supervise(cluster, log, rollbacks, promoter, console, say, (on_ready, watch))
             status = "FINISHED"
         finally:
@@ -208,7 +202,7 @@ class _Job:
 
             def on_begun(start: Start) -> None:
                 nonlocal started_s, first, shown, logged
-                progress.total(_records_total(pipeline, start))
+                progress.total(start.records_total(pipeline))
                 if first is None:
                     on_ready()
                     started_s = time.monotonic()
@@ -221,6 +215,7 @@ class _Job:
                 nonlocal shown, logged
                 watch()
                 promoter.promote_when_due(writer.newest)
+                rollbacks.look(writer.newest)
                 now_s = time.monotonic() - started_s
                 progress.update(Figures.between(shown or first, status, now_s))
                 shown = (status, now_s)

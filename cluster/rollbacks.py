@@ -18,6 +18,7 @@ from learning.job_messages import SnapshotAsked, SnapshotFailed, SnapshotWritten
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from cluster.auto_rollback import AutoRollback
     from cluster.cluster_port import CoordinatorControl
     from cluster.mailbox import Mailbox, RollbackRequest
     from cluster.models.registry import RunLog
@@ -41,12 +42,14 @@ class Rollbacks:
         book: VersionBook,
         log: RunLog,
         say: Callable[[str], None],
+        automatic: AutoRollback | None = None,
     ) -> None:
         self._store = store
         self._mailbox = mailbox
         self._book = book
         self._log = log
         self._say = say
+        self._automatic = automatic
         self._next_look_s = 0.0
         self._asked_s: float | None = None
         self._needed: set[int] = set()
@@ -54,7 +57,13 @@ class Rollbacks:
 
     def needed(self) -> set[int]:
         """Snapshots that must stay: those of versions, and those that somebody wants to go back to."""
-        return self._book.pinned() | self._needed
+        compared = self._automatic.needed() if self._automatic is not None else set()
+        return self._book.pinned() | self._needed | compared
+
+    def look(self, newest: SnapshotManifest | None) -> None:
+        """Compare older versions with the present model, if it is time; returns at once."""
+        if self._automatic is not None:
+            self._automatic.look(newest)
 
     def due(
         self, coordinator: CoordinatorControl, records: int, settled: SnapshotWritten | SnapshotFailed | None
@@ -101,6 +110,8 @@ class Rollbacks:
             except SnapshotError as error:
                 self._say(f"the answer to it cannot be written: {error}")
         self._needed = set()
+        if self._automatic is not None:
+            self._automatic.begin_behind(max(self._store.numbers(), default=0))
 
     def _look(self) -> list[RollbackRequest]:
         """The requests that wait; a disk that cannot be read now may be later."""

@@ -49,6 +49,14 @@ class Start:
     tables: int
     ends: dict[int, int | None]
 
+    def records_total(self, pipeline: Pipeline) -> int | None:
+        """How many records there will be, where that is known: offsets of a bounded topic, or `records_max`."""
+        if pipeline.records_max is not None or pipeline.source.kind == "file":
+            return pipeline.records_max
+        spans = [bounds for spec in self.specs for bounds in spec.bounds.values()]
+        left = sum(end - first for first, end in spans if end is not None)
+        return self.plan.start.records + left if left else None
+
 
 class Starter:
     """Makes the starts of one run. `folder`: where its workers put dead letters."""

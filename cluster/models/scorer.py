@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from cluster.decode.arrow_records import read_arrow
 from cluster.decode.decoded_rows import Rows
@@ -70,14 +71,17 @@ class Scorer:
             ScorerError: the frame holds what no message may hold (infinity, lists, text where a number is due).
 
         """
-        batch = frame_to_batch(frame, self._features, self._learner.roles)
+        predictions = self.score(frame_to_batch(frame, self._features, self._learner.roles))
+        return pd.Series(predictions, index=frame.index, name="prediction", dtype="float64")
+
+    def score(self, batch: Batch) -> NDArray[np.float64]:
+        """Predictions f64 (n,) for a batch as a decoder gives it."""
         if self._learner.encodes:
             batch = self._encoder.encode(batch, frozen=True)
         index = [table.find(k) for table, k in zip(self._tables, self._learner.keys(batch), strict=True)]
         tables = zip(self._tables, index, self._biases, strict=True)
         rows = [TableRows(table.rows, at, bias) for table, at, bias in tables]
-        predictions = self._learner.predict(rows, batch)
-        return pd.Series(predictions, index=frame.index, name="prediction", dtype="float64")
+        return self._learner.predict(rows, batch)
 
 
 def _load_pyfunc(path: str) -> Scorer:
