@@ -16,7 +16,7 @@ VERBOSE ?=
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test lint format bench constraints clean
+.PHONY: help demo test chaos lint format bench constraints clean
 
 help: ## this list
 	@printf 'Millrace: learns from Kafka while it flows, on Ray.\n\n'
@@ -30,6 +30,9 @@ demo: $(VENV)/.stamp-core ## start a broker and a small cluster, stream records,
 
 test: $(VENV)/.stamp-dev ## all tests; ARGS="-m 'not slow'" for the quick ones
 	@exec $(BIN)/python -m pytest $(ARGS)
+
+chaos: $(VENV)/.stamp-dev ## break jobs by seed and compare what comes out; ARGS="--seeds 0:200"
+	@exec $(BIN)/python -m tests.cluster.chaos $(or $(ARGS),--seeds 0:200)
 
 lint: $(VENV)/.stamp-dev ## ruff (layout and rules) and mypy (strict), as in CI
 	@status=0; \

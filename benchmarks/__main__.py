@@ -5,6 +5,6 @@ from __future__ import annotations
 import subprocess
 import sys
 
-for name in ("kernel", "pipeline", "shards", "merge", "scores", "ratings", "recommend"):
+for name in ("kernel", "pipeline", "shards", "merge", "scores", "ratings", "recommend", "snapshots"):
     print(f"\n## benchmarks/{name}.py\n", flush=True)
     subprocess.run([sys.executable, "-m", f"benchmarks.{name}"], check=True)

@@ -143,14 +143,15 @@ class Table:
         if rows.shape != (len(keys), width):
             msg = f"expected {len(keys)} rows of width {width} for as many keys, but came {rows.shape}"
             raise ValueError(msg)
-        if len(np.unique(keys)) != len(keys):
-            msg = "expected distinct keys, but one comes twice; the state is damaged, restore an older one"
-            raise ValueError(msg)
         self._clear(Column(0, np.uint64, 1024), Column(width, self._rows.array.dtype, 1024))
         self._reserve(len(keys))
         self._state[_USED] = len(keys)
         self.keys[:], self.rows[:] = keys, rows
         self._index.fill(np.arange(1, len(keys) + 1, dtype=np.uint32), self._keys.array, len(keys))
+        if (self.find(self.keys) != np.arange(len(keys))).any():
+            self._clear(Column(0, np.uint64, 1024), Column(width, self._rows.array.dtype, 1024))
+            msg = "expected distinct keys, but one comes twice; the state is damaged, restore an older one"
+            raise ValueError(msg)
 
     def _clear(self, keys: Column, rows: Column) -> None:
         self._keys, self._rows = keys, rows

@@ -43,7 +43,8 @@ class Scene:
                 self.struck = True
 
 
-def _wait(happened: Callable[[], bool]) -> bool:
+def wait_until(happened: Callable[[], bool]) -> bool:
+    """Wait (bounded) until something is so; False if it does not come."""
     ends_s = time.monotonic() + _STRIKE_TIMEOUT_S
     while not happened():
         if time.monotonic() > ends_s:
@@ -103,7 +104,7 @@ def fill_disk(scene: Scene) -> None:
 
 def kill_in_snapshot(scene: Scene) -> None:
     """kill -9 a shard while a snapshot is written, of which some files lie there and no manifest."""
-    if _wait(lambda: any(not (f / "manifest.json").exists() for f in scene.snapshots.glob("[0-9]*"))):
+    if wait_until(lambda: any(not (f / "manifest.json").exists() for f in scene.snapshots.glob("[0-9]*"))):
         scene.kill("ShardActor")
 
 
@@ -112,7 +113,7 @@ def kill_in_recovery(scene: Scene) -> None:
     generation = scene.world.run_folder(scene.run) / "generation.json"
     before = generation.read_bytes()
     scene.kill("ShardActor")
-    if _wait(lambda: generation.read_bytes() != before):
+    if wait_until(lambda: generation.read_bytes() != before):
         time.sleep(scene.rng.uniform(0.0, 1.5))
         scene.kill(scene.rng.choice(["ShardActor", "WorkerActor", "Coordinator"]))
 

@@ -8,7 +8,7 @@ import shutil
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import orjson
@@ -20,7 +20,6 @@ from tests.cluster.topics import produce, records
 
 RECORDS, PARTITIONS = 24_000, 3
 RATINGS = 12_000
-SNAPSHOT_RECORDS = 3_000
 
 
 class World:
@@ -32,14 +31,16 @@ class World:
         self._cluster: Any = None
         self._second: Any = None
 
-    def __enter__(self) -> World:
+    def __enter__(self) -> Self:
         from cluster.loopback import stay_on_loopback
 
         stay_on_loopback()
         import ray._private.utils as ray_utils
         from ray.cluster_utils import Cluster
 
-        ray_utils.write_ray_address = lambda *_: None  # else it would lead other programs of this machine here
+        ray_utils.write_ray_address = lambda *_: (
+            None
+        )  # else it would lead other programs of this machine here
         self.broker.__enter__()
         produce(self.broker, "clicks", records(RECORDS), PARTITIONS, arrow_rows=40)
         self._produce_ratings()
@@ -88,7 +89,7 @@ class World:
         values = {
             "name": "chaos",
             "run": run,
-            "batch_records": 80,
+            "batch_records": 20 if several else 40,
             "source": {
                 "kind": "kafka", "topic": "ratings" if several else "clicks", "until": "end",
                 "bootstrap_servers": self.broker.bootstrap_servers,
@@ -96,7 +97,9 @@ class World:
             "learner": {"kind": "factors", "factors": 4} if several else {"kind": "ftrl", "alpha": 0.1},
             "predictions": {"topic": predictions},
             "cluster": {"workers": workers, "shards": 2, "call_timeout_s": 20},
-            "snapshots": {"path": str(self.folder / "runs"), "interval_records": SNAPSHOT_RECORDS, "deltas_max": 3},
+            "snapshots": {
+                "path": str(self.folder / "runs"), "interval_records": 1_500 if several else 3_000, "deltas_max": 3,
+            },
             "mlflow": {"enabled": False},
         }  # fmt: skip
         return build_pipeline(values, overrides or [], origin="chaos")
@@ -144,5 +147,7 @@ def _descendants(root: int) -> set[int]:
 
 def _command_line(pid: int) -> str:
     with contextlib.suppress(OSError):
-        return (Path("/proc") / str(pid) / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+        return (
+            (Path("/proc") / str(pid) / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+        )
     return ""
