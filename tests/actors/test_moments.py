@@ -227,6 +227,10 @@ def test_rows_and_names_are_read_late_as_they_were_at_the_barrier(learner: Any, 
     rig.build().run()
     reader.settle()
     assert reader.read >= 5
+    for table in learner.named:
+        names = reader.disk[table].names
+        assert names is not None
+        assert all(names.tolist()), "every row has its name"
 
 
 def test_a_snapshot_holds_the_tick_of_each_rows_last_use_at_the_barrier() -> None:
@@ -240,3 +244,20 @@ def test_a_snapshot_holds_the_tick_of_each_rows_last_use_at_the_barrier() -> Non
     state = taken(shard)["weights"].state
     assert state.used is not None
     assert dict(zip(state.keys.tolist(), state.used.tolist(), strict=True)) == {1: 1, 2: 2, 3: 3}
+
+
+def test_a_difference_says_which_rows_went_also_when_its_rows_are_read_first() -> None:
+    """The ceiling has moved them out: whoever rebuilds the table from files must let them go too."""
+    shard = ParameterShard(0, LEARNER, {"weights": TablePolicy(rows_max=4)})
+    keys = [[1, 2, 3, 4], [5, 6, 7], [8, 9]]
+    for first, (number, wanted) in zip((0, 10, 20), enumerate(keys), strict=True):
+        shard.exchange(0, Moment(1, number, max(number - 1, 0)), None, pull(first, wanted))
+        shard._open.clear()  # the push does not matter here
+        if number == 1:
+            assert sorted(taken(shard)["weights"].state.keys.tolist()) == [1, 2, 3, 4]
+    change = taken(shard)["weights"]
+    assert len(change.removed) == 3
+    whole = TableState(np.array(keys[0], np.uint64), np.zeros((4, 2), np.float32), None, np.ones(4, np.int64))
+    rows = changed(whole, change.state, change.removed)
+    assert len(rows.keys) == 4
+    assert {5, 6, 7} < set(rows.keys.tolist())

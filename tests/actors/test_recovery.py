@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -217,6 +217,12 @@ def _by_key(snapshot: OnDisk, name: str) -> dict[int, Any]:
     return {key: (row, text, tick) for key, row, text, tick, is_young in listed if is_young}
 
 
+def records_for(learner: Learner, records: int, size: int, seed: int = 0) -> list[Batch]:
+    """A stream in batches, each record produced a little earlier than the one before it."""
+    whole = stream(records, seed=seed) if isinstance(learner, Ftrl) else ratings(records, seed=seed)
+    return cut(replace(whole, produced_s=-0.01 * np.arange(records, dtype=np.float64)), size)
+
+
 def undisturbed(learner: Learner, policies: dict[str, TablePolicy], batches: list[Batch]) -> Job:
     """The job that nothing happens to, over one shard."""
     job = Job(learner, policies, batches, Disk(late=0))
@@ -241,7 +247,7 @@ def test_a_job_that_crashes_again_and_again_ends_as_one_that_does_not(
     learner: Learner, policies: dict[str, TablePolicy], in_flight: int
 ) -> None:
     """Before the first snapshot, while one is being written, right after; over two shards, three, one and five."""
-    batches = cut(stream(RECORDS) if isinstance(learner, Ftrl) else ratings(RECORDS), SIZE)
+    batches = records_for(learner, RECORDS, SIZE)
     job = Job(learner, policies, batches, Disk(late=3), in_flight)
     for generation, (shards, dies_after) in enumerate(
         [(2, 5), (2, 23), (3, 9), (1, 11), (1, 30), (5, None)], 1
@@ -254,7 +260,7 @@ def test_a_job_that_crashes_again_and_again_ends_as_one_that_does_not(
 @pytest.mark.parametrize("learner", [FTRL, FACTORS], ids=["ftrl", "ratings"])
 def test_one_process_goes_on_as_shards_and_shards_as_one_process(learner: Learner) -> None:
     """`jobs.train --local` and a cluster take turns on one run."""
-    batches = cut(stream(RECORDS) if isinstance(learner, Ftrl) else ratings(RECORDS), SIZE)
+    batches = records_for(learner, RECORDS, SIZE)
     job = Job(learner, {}, batches, Disk(late=2))
     for generation, (shards, dies_after) in enumerate([(0, 20), (3, 22), (0, 12), (2, None)], 1):
         job.live(generation, shards, dies_after)
@@ -268,7 +274,7 @@ def test_crashes_by_seed_change_nothing(seed: int) -> None:
     learner: Learner = FTRL if seed % 2 else FACTORS
     table = "weights" if seed % 2 else "items"
     policies = {table: [*POLICIES.values()][seed // 2 % 3]} if seed < 6 else {}
-    batches = cut(stream(1500, seed=seed) if seed % 2 else ratings(1500, seed=seed), 30)
+    batches = records_for(learner, 1500, 30, seed)
     job = Job(learner, policies, batches, Disk(late=int(rng.integers(0, 9))), int(rng.integers(1, 3)))
     for generation in range(1, 9):
         job.live(generation, int(rng.integers(1, 5)), int(rng.integers(1, 30)))
