@@ -59,7 +59,7 @@ class Start:
 
 
 class Starter:
-    """Makes the starts of one run. `folder`: where its workers put dead letters."""
+    """Makes the starts of one run. `folder`: where its workers put dead letters; `next_generation` counts them."""
 
     def __init__(
         self,
@@ -70,6 +70,7 @@ class Starter:
         say: Callable[[str], None],
         *,
         local: bool,
+        next_generation: Callable[[], int] | None = None,
     ) -> None:
         self._pipeline = pipeline
         self._store = store
@@ -78,6 +79,7 @@ class Starter:
         self._folder = folder
         self._workers = 1 if local else pipeline.cluster.workers
         self._described: dict[int, Bounds] | None = None
+        self._next_generation = next_generation or store.next_generation
 
     def begin(self, before: int | None = None) -> Start:
         """From the newest whole snapshot (older than `before`), or anew. Raises SourceError, OtherRunError."""
@@ -147,7 +149,7 @@ class Starter:
         shares = assign(list(bounds), self._workers)
         same = len(encoders) == len(shares)
         plan = JobPlan(
-            shares, state, self._store.next_generation(), *disk, pipeline.snapshots.interval_records,
+            shares, state, self._next_generation(), *disk, pipeline.snapshots.interval_records,
             pipeline.snapshots.deltas_max, pipeline.records_max,
         )  # fmt: skip
         dealt = _dealt(encoders, len(shares))

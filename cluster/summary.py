@@ -18,8 +18,9 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from cluster.job import JobResult
+    from cluster.replaying import Replayed
 
-__all__ = ["saying_how_to_go_on", "show_items", "show_metrics", "show_result"]
+__all__ = ["saying_how_to_go_on", "show_items", "show_metrics", "show_replayed", "show_result"]
 
 
 def show_result(result: JobResult, console: Console) -> None:
@@ -58,6 +59,20 @@ def saying_how_to_go_on(console: Console) -> Iterator[None]:
             if note:
                 console.print(escape(note), highlight=False, soft_wrap=True)
         raise
+
+
+def show_replayed(replayed: Replayed, console: Console) -> None:
+    """Print where a replay has ended, and what it found."""
+    manifest = replayed.manifest
+    rows = [
+        ("records", f"{manifest.records:,} read, {manifest.dead:,} of them dead letters"),
+        ("offsets", ", ".join(f"{p}={at}" for p, at in sorted(manifest.offsets.items()))),
+        *[(name.replace("_", " "), number(value)) for name, value in manifest.metrics.items()],
+        ("order", replayed.order),
+        ("snapshot", _shown_path(replayed.snapshot)),
+        ("digest", replayed.digest),
+    ]
+    _print_table(replayed.name, rows, console)
 
 
 def show_metrics(title: str, metrics: dict[str, float], console: Console) -> None:

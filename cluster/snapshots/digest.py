@@ -1,0 +1,60 @@
+"""The digest of a state: one number by which two runs, or a run and its replay, are compared bit for bit."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from cluster.models.model_layout import learner_of
+from cluster.snapshots.job_arrays import job_of
+from cluster.snapshots.part_files import read_arrays
+from learning.encoding import merge_stats
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from numpy.typing import NDArray
+
+    from cluster.snapshots.store import SnapshotStore
+
+__all__ = ["state_digest"]
+
+
+def state_digest(store: SnapshotStore, number: int) -> str:
+    """SHA-256 of all that learning goes on from, in an order that does not depend on shards or growth of tables.
+
+    In it: place in the stream, counters, metrics, what encoders know together, and of every table the keys, rows, names
+    and ticks of last use. Not in it: delays, which no replay can repeat, and what each shard keeps beside its rows.
+    Raises SnapshotDamagedError.
+    """
+    digest = hashlib.sha256()
+    for name, array in _arrays(store, number):
+        digest.update(json.dumps([name, array.dtype.str, list(array.shape)]).encode())
+        digest.update(np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()
+
+
+def _arrays(store: SnapshotStore, number: int) -> Iterator[tuple[str, NDArray[Any]]]:
+    manifest = store.manifest(number)
+    held = read_arrays(store.folder(number), manifest.job.prefix, manifest.job.files)
+    state = job_of(learner_of(manifest.pipeline), manifest, held)
+    yield "offsets", np.array(sorted(state.offsets.items()), np.int64).reshape(-1, 2)
+    yield "counters", np.array([state.records, state.dead], np.int64)
+    for name, array in sorted(state.metrics.arrays().items()):
+        yield f"metrics.{name}", array
+    keys, stats = merge_stats([encoder for _, encoder in sorted(state.encoders.items())])
+    order = np.argsort(keys)
+    yield "encoder.keys", keys[order]
+    yield "encoder.stats", stats[order]
+    for name, table in sorted(store.load(number)[0].items()):
+        sorted_table = table.take(np.argsort(table.keys))
+        yield f"{name}.keys", sorted_table.keys
+        yield f"{name}.rows", sorted_table.rows
+        if sorted_table.names is not None:
+            yield f"{name}.names", sorted_table.names.data
+            yield f"{name}.name_ends", sorted_table.names.offsets
+        if sorted_table.used is not None:
+            yield f"{name}.used", sorted_table.used
