@@ -46,7 +46,7 @@ class World:
         self._produce_ratings()
         node = {"node_ip_address": "127.0.0.1", "include_dashboard": False, "num_cpus": 16}
         ray_folder = str(self.folder / "ray")
-        # As docs/operations say for a cluster: the death of a node is noticed in about 4 s, and not in half a minute.
+        # As docs/design.md says for a cluster: the death of a node is noticed in 3 s, and not in 15.
         health = {"health_check_initial_delay_ms": 1000, "health_check_period_ms": 1000}
         health |= {"health_check_timeout_ms": 2000, "health_check_failure_threshold": 3}
         head = {**node, "temp_dir": ray_folder, "_system_config": health}

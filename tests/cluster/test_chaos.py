@@ -1,4 +1,4 @@
-"""Promise 2 on a real Ray of two nodes and a real broker: whatever is killed, the result is that of an undisturbed run."""
+"""Promise 2 on a real Ray of two nodes and a real broker: whatever is killed, the result is as if nothing had been."""
 
 from __future__ import annotations
 
