@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, NamedTuple
@@ -74,10 +75,8 @@ def offsets_meant(text: str, run: OpenedRun, pipeline: Pipeline, first: dict[int
 
 
 def _seconds(text: str) -> float:
-    try:
+    with contextlib.suppress(ValueError):  # then it is no number, but may be a date
         return float(text)
-    except ValueError:
-        pass
     try:
         time = datetime.fromisoformat(text)
     except ValueError as error:
