@@ -13,6 +13,7 @@ import numpy as np
 
 from actors.table_names import TableNames
 from learning.bounded import BoundedTable
+from learning.changes import CHUNK_ROWS
 from learning.keys import BIAS_KEY
 from learning.policy import TablePolicy
 
@@ -59,10 +60,13 @@ class Holding:
                 self.frozen = number
                 self._sides = [table.freeze(number, since) for table in self.tables]
 
-    def part(self) -> HoldingPart:
-        """What the last `freeze` froze, to be read once."""
+    def part(self, rows_max: int = CHUNK_ROWS) -> HoldingPart:
+        """What the last `freeze` froze, to be read once, in pieces of at most `rows_max` looked at."""
         with self.lock:
-            return HoldingPart(self, [table.changes.removed() for table in self.tables], self._sides)
+            logs = [table.changes for table in self.tables]
+            chunks = [log.chunks(self.lock, rows_max) for log in logs]
+            names = [spec.name for spec in self.specs]
+            return HoldingPart(names, chunks, [log.removed() for log in logs], self._sides)
 
     def snapshot(self) -> Tables:
         """Of each table, copies of all keys, rows and names as they are now."""
@@ -100,12 +104,13 @@ class HoldingPart:
 
     def __init__(
         self,
-        holding: Holding,
+        names: Sequence[str],
+        chunks: Sequence[Iterator[TableState]],
         removed: Sequence[NDArray[np.uint64]],
         sides: Sequence[dict[str, NDArray[Any]]],
     ) -> None:
-        self._holding = holding
-        self._by_name = {spec.name: t for t, spec in enumerate(holding.specs)}
+        self._by_name = {name: t for t, name in enumerate(names)}
+        self._chunks = chunks
         self._removed = removed
         self._sides = sides
 
@@ -115,8 +120,7 @@ class HoldingPart:
 
     def chunks(self, table: str) -> Iterator[TableState]:
         """The changed live rows as they were at the freeze, in pieces."""
-        changes = self._holding.tables[self._by_name[table]].changes
-        return changes.chunks(self._holding.lock)
+        return self._chunks[self._by_name[table]]
 
     def removed(self, table: str) -> NDArray[np.uint64]:
         """Keys that went since the snapshot before; some of them may be among the rows again."""

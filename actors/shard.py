@@ -26,7 +26,7 @@ import numpy as np
 
 from actors.answers import answer
 from actors.holding import Holding, HoldingPart
-from actors.ports import StaleGenerationError
+from actors.ports import StaleGenerationError, StoreError
 from actors.tickets import Ticket, carry_walk, merge_walk, read_rows
 from learning.exchange import Moment, Pull, Push, Rows, Wait, split_rows
 from learning.staleness import StalenessGate, StalenessHistogram
@@ -164,11 +164,22 @@ class ParameterShard:
         )
 
     def freeze(self, moment: Moment) -> None:
-        """Begin the moment's snapshot, if it has not begun. Raises StaleGenerationError."""
+        """Begin the moment's snapshot, if it has not begun.
+
+        Raises:
+            StaleGenerationError: the job has gone back to a snapshot since.
+            StoreError: a later snapshot has begun, whose rows a late writer of this one would take away.
+
+        """
         if moment.generation != self._generation:
             raise StaleGenerationError(
                 f"shard {self._shard} is in generation {self._generation} of the job and was sent a message of "
                 f"generation {moment.generation}; it is refused"
+            )
+        if moment.snapshot < self.held.frozen:
+            raise StoreError(
+                f"shard {self._shard} has begun snapshot {self.held.frozen} and was sent a message from before it, of "
+                f"snapshot {moment.snapshot}; it is refused"
             )
         self.held.freeze(moment.snapshot, moment.since)
 

@@ -116,12 +116,19 @@ class ChangeLog:
     def chunks(
         self, lock: AbstractContextManager[object], rows_max: int = CHUNK_ROWS
     ) -> Iterator[TableState]:
-        """The rows of the snapshot, piece by piece, each taken under `lock`; the first is empty. Once only."""
-        reading = self._reading
+        """The rows of the snapshot that has begun, piece by piece, each taken under `lock`. Once only.
+
+        Nothing more comes once another snapshot has begun: what comes later must not take that one's rows.
+        """
+        return self._pieces(self._reading, lock, rows_max)
+
+    def _pieces(
+        self, reading: _Reading | None, lock: AbstractContextManager[object], rows_max: int
+    ) -> Iterator[TableState]:
+        with lock:
+            nothing = self.content(np.empty(0, np.int64))
         if reading is not None:
-            with lock:
-                nothing = self.content(np.empty(0, np.int64))
-            yield nothing  # tells what pieces hold, also where nothing has changed
+            yield nothing  # an empty first piece says what pieces hold, also where nothing has changed
         while reading is not None:
             with lock:
                 if self._reading is not reading:

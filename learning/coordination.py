@@ -118,6 +118,7 @@ class Brain:
         self._offsets, self._turns = dict(plan.start.offsets), dict(plan.start.turns)
         self._disk = _Disk(plan.since, plan.deltas)
         self._journal: list[tuple[int, int, int, int]] = []
+        self._journal_written: list[tuple[int, int, int, int]] = []
         self._snapshot_at = plan.start.records
         self._asked, self._stop = False, self._read_enough()
         self._writing = 0
@@ -208,7 +209,7 @@ class Brain:
             {a.worker: a.encoder for a in (w.arrived for w in self.workers) if a is not None},
             dict(self._turns), self._journalled(),
         )  # fmt: skip
-        self._journal = []
+        self._journal_written, self._journal = self._journal, []
         return TakeSnapshot(self.moment, state, final)
 
     def _journalled(self) -> NDArray[np.int64]:
@@ -226,6 +227,7 @@ class Brain:
                 return [EndJob()]
         else:
             self._disk = replace(self._disk, since=0)
+            self._journal = self._journal_written + self._journal
             if self.phase is Phase.ENDING:
                 self.phase = Phase.LEARNING
         return self._go_on()
