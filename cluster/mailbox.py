@@ -53,10 +53,11 @@ class Answer(NamedTuple):
 
 
 class Mailbox:
-    """The requests and answers of the run at `run_url`. Every error is a SnapshotError."""
+    """Requests and answers of the run at `run_url`; look every `look_interval_s`. Every error is a SnapshotError."""
 
     def __init__(self, run_url: str, say: Callable[[str], None]) -> None:
         self._place = place_of(run_url).child("control")
+        self.look_interval_s = 5.0 if "://" in run_url else 0.5
         self._say = say
 
     def ask(self, request: RollbackRequest) -> None:

@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Rollbacks"]
 
-_LOOK_INTERVAL_S = 0.5
 _FRESH_TIMEOUT_S = 120.0
 
 
@@ -77,7 +76,7 @@ class Rollbacks:
             return True
         if now_s < self._next_look_s:
             return False
-        self._next_look_s = now_s + _LOOK_INTERVAL_S
+        self._next_look_s = now_s + self._mailbox.look_interval_s
         waiting = self._look()
         if not waiting:
             self._asked_s = None

@@ -13,6 +13,7 @@ from cluster.broker import Broker
 from cluster.config import Pipeline, build_pipeline
 from cluster.job import JobError, run_job
 from cluster.snapshots.store import SnapshotStore
+from tests.cluster.commands import run
 from tests.cluster.topics import produce, records
 
 pytestmark = pytest.mark.timeout(200)
@@ -33,7 +34,7 @@ def pipeline_of(broker: Broker, folder: Path, topic: str, *overrides: str) -> Pi
 
 def learn(pipeline: Pipeline, **hooks):
     """A job in this process; nothing of it is printed."""
-    return run_job(pipeline, Console(file=io.StringIO()), local=True, **hooks)
+    return run_job(pipeline, Console(file=io.StringIO()), **{"local": True, **hooks})
 
 
 def test_a_run_goes_on_in_its_own_mlflow_run(broker: Broker, tmp_path: Path) -> None:
@@ -129,3 +130,26 @@ def test_a_partition_without_a_record_yet_is_gone_on_with_where_the_run_began(
     feed((1,))
     second = learn(pipeline_of(broker, tmp_path, "resume-latest", "source.start=latest", "records_max=120"))
     assert second.figures.status.records == 120
+
+
+def test_the_command_continues_a_run_by_its_name(broker: Broker, tmp_path: Path) -> None:
+    """What a person types: --run NAME, the sentence that names it, and --run NAME again."""
+    produce(broker, "resume-command", records(300), 1)
+    file = tmp_path / "pipeline.yaml"
+    source = f"{{topic: resume-command, until: end, bootstrap_servers: '{broker.bootstrap_servers}'}}"
+    file.write_text(
+        f"name: resumed\nbatch_records: 20\nmlflow: {{enabled: false}}\nsource: {source}\n".replace(
+            "{topic", "{kind: kafka, topic"
+        )
+    )
+    train = ("jobs.train", file, "--local", "--run", "mine")
+    code, out, err = run(*train, "--set", "records_max=100", cwd=tmp_path, timeout_s=120)
+    assert (code, err) == (0, "")
+    assert "start it again with --run mine" in out
+    code, out, err = run(*train, cwd=tmp_path, timeout_s=120)
+    assert (code, err) == (0, "")
+    assert "300 read" in out
+    assert "start it again" not in out
+    code, out, err = run(*train, "--set", "learner.alpha=0.7", cwd=tmp_path, timeout_s=120)
+    assert code == 1
+    assert "expected learner.alpha 0.1" in err

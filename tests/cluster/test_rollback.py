@@ -14,11 +14,15 @@ from mlflow import MlflowClient
 from cluster.broker import Broker
 from cluster.job import JobResult
 from cluster.mailbox import Mailbox, RollbackRequest
+from cluster.models.registry import RunLog
 from cluster.roll_back import roll_back
+from cluster.rollbacks import Rollbacks
 from cluster.snapshots import going_back
 from cluster.snapshots.errors import SnapshotError
 from cluster.snapshots.model import model_of
 from cluster.snapshots.store import SnapshotStore
+from cluster.versions import VersionBook
+from learning.job_messages import SnapshotAsked, SnapshotWritten
 from tests.cluster.commands import run
 from tests.cluster.live import send
 from tests.cluster.test_resume import learn, pipeline_of
@@ -118,7 +122,7 @@ def test_tables_with_policies_go_back_with_what_they_know(broker: Broker, topic:
 
 
 def live(
-    broker: Broker, topic: str, folder: Path, mode: Any, *overrides: str
+    broker: Broker, topic: str, folder: Path, mode: Any, *overrides: str, local: bool = True
 ) -> tuple[JobResult, str, SnapshotStore]:
     """A job over a live topic of 1500 records; it goes back to snapshot 2 after it has finished a few."""
     broker.create_topic(topic, 2)
@@ -148,7 +152,7 @@ def live(
         "records_max=1500",
         *overrides,
     )
-    result = learn(pipeline, on_ready=begin)
+    result = learn(pipeline, local=local, on_ready=begin)
     asking.join(60)
     return result, told[0], store
 
@@ -182,6 +186,61 @@ def test_a_job_that_learns_replays_from_the_older_place(broker: Broker, tmp_path
     copy = copy_in(store)
     assert (copy.offsets, copy.records) == (store.manifest(2).offsets, store.manifest(2).records)
     assert result.figures.status.records == 1500 == sum(store.manifest(store.numbers()[-1]).offsets.values())
+
+
+@pytest.mark.cluster
+@pytest.mark.usefixtures("local_ray")
+def test_a_job_on_ray_goes_back_in_the_actors_that_live(broker: Broker, tmp_path: Path) -> None:
+    """Two workers and two shards begin another generation with the older tables; no record is lost or counted twice."""
+    size = ("cluster.workers=2", "cluster.shards=2")
+    result, told, store = live(broker, "rollback-ray", tmp_path, "keep", *size, local=False)
+    copy = copy_in(store)
+    assert "went back to snapshot 2, from the present place" in told
+    assert weights(store, copy.number) == weights(store, 2)
+    assert result.figures.status.records == 1500 == sum(store.manifest(store.numbers()[-1]).offsets.values())
+    assert result.recoveries == 0
+
+
+def test_the_version_that_was_gone_back_to_is_the_champion(
+    broker: Broker, topic: str, tmp_path: Path
+) -> None:
+    """Whoever loads models:/NAME@champion gets what the job goes on with, though no job runs now."""
+    uri = f"sqlite:///{tmp_path}/mlflow.db"
+    in_steps(broker, tmp_path, topic, "mlflow.enabled=true", f"mlflow.tracking_uri={uri}")
+    client = MlflowClient(uri)
+    assert int(client.get_model_version_by_alias("resumed", "champion").version) == 3
+    told = roll_back(str(tmp_path / "r1"), "1", "keep", print, timeout_s=5)
+    assert "went back to snapshot 1 (version 1)" in told
+    champion = client.get_model_version_by_alias("resumed", "champion")
+    assert (int(champion.version), champion.tags["snapshot"]) == (1, "1")
+    run_of_it = client.get_run(str(champion.run_id))
+    assert (run_of_it.data.tags["millrace.rollback.000004"], run_of_it.info.status) == (told, "FINISHED")
+
+
+class _Asked:
+    """A coordinator that is only listened to."""
+
+    def __init__(self) -> None:
+        self.told: list[Any] = []
+        self.records = 900
+
+    def tell(self, event: Any) -> None:
+        self.told.append(event)
+
+    def status(self) -> _Asked:
+        return self
+
+
+def test_what_somebody_wants_to_go_back_to_is_not_removed_meanwhile(tmp_path: Path) -> None:
+    """A fresh snapshot is taken first, and after it old ones are removed; the one that is wanted stays."""
+    url, coordinator = str(tmp_path), _Asked()
+    mailbox, book = Mailbox(url, print), VersionBook(url)
+    rollbacks = Rollbacks(SnapshotStore(url, print), mailbox, book, RunLog(), print)
+    mailbox.ask(RollbackRequest.new(2, "keep"))
+    assert not rollbacks.due(coordinator, 800, None)  # type: ignore[arg-type]
+    assert coordinator.told == [SnapshotAsked()]
+    assert rollbacks.needed() == {2}
+    assert rollbacks.due(coordinator, 800, SnapshotWritten(5))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("at", ["before the copy", "before the answer"])
