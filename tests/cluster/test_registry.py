@@ -242,6 +242,7 @@ class _Flaky:
         self.failures, self.steps, self.closed = failures, [], ""
         self.error = error or ConnectionError("reset by https://bob:hunter2@host")
         self.registered = 0
+        self.tags = []
 
     def open(self):
         pass
@@ -254,6 +255,10 @@ class _Flaky:
         self._maybe_fail()
         self.registered += 1
         return self.registered
+
+    def tag(self, tags):
+        self._maybe_fail()
+        self.tags.append(tags)
 
     def close(self, status):
         self.closed = status
@@ -302,6 +307,32 @@ def test_a_point_that_mlflow_refuses_is_dropped_and_the_next_ones_arrive(flaky, 
     log.log({"loss": 1.0}, 2)
     assert log.finish()
     assert (run.steps, log.dropped_points, len(said)) == ([2], 1, 1)
+
+
+def test_tags_arrive_in_order_once_the_server_is_back(flaky, said):
+    """A job went back to an older version while the tracking server was away: what happened is not forgotten."""
+    log, run = flaky(said, failures=2)
+    for number in range(3):
+        log.tag({"rollback": str(number)})
+    assert log.finish()
+    assert run.tags == [{"rollback": str(number)} for number in range(3)]
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "[]", "[" * 9000, '{"run_id": 7, "tracking_uri": "x"}', '{"run_id": "../x", "tracking_uri": null}'],
+)
+def test_a_damaged_memory_of_the_run_makes_a_new_one(database, said, tmp_path, text):
+    """mlflow.json in the run's folder is no JSON, or names what is no run: the job is recorded, as a new run."""
+    (tmp_path / "mlflow.json").write_text(text)
+    log = RunLog(say=said.append)
+    log.start(make_pipeline(database), "run 1", tmp_path)
+    assert log.finish()
+    assert json.loads((tmp_path / "mlflow.json").read_text())["run_id"] == log.run_id
+    again = RunLog(say=said.append)
+    again.start(make_pipeline(database), "run 1", str(tmp_path))
+    assert again.finish()
+    assert (again.run_id, said) == (log.run_id, [])
 
 
 def test_a_full_queue_thins_its_older_half_and_keeps_the_newest():
