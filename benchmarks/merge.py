@@ -41,15 +41,16 @@ from kafka import KafkaProducer
 
 from benchmarks.measure import machine
 from benchmarks.merge_rules import ORDERS, RULES, Simulation, moves
-from cluster.assembly import WorkerSpec, wanted_records
 from cluster.broker.process import BrokerProcess
 from cluster.config import build_pipeline
 from cluster.loopback import stay_on_loopback
-from cluster.streams.open import describe_source, open_source
+from cluster.snapshots.store import SnapshotStore
+from cluster.snapshots.writing import SnapshotWriter
+from cluster.starts import Start, Starter
+from cluster.streams.open import open_source
 from cluster.supervise import Supervisor
 from cluster.warm import warm_up
 from learning.batch import Batch, BatchId
-from learning.coordination import assign
 from learning.encoding import NumericEncoder
 from learning.ftrl import Ftrl
 from learning.grouping import KeyGrouper
@@ -259,18 +260,22 @@ def job(
             "source": {"kind": "kafka", "topic": "zipf", "until": "end", "bootstrap_servers": servers},
             "cluster": {"workers": workers, "shards": 2, "staleness_share_max": share},
             "batch_records": RAY_SIZE,
+            "snapshots": {"interval_s": 0},
             "mlflow": {"enabled": False},
         }
         pipeline = build_pipeline(values, [], origin="benchmark")
-        bounds = describe_source(pipeline, **wanted_records(pipeline.learner.build()))
-        specs = [
-            WorkerSpec(worker, pipeline, folder, {partition: bounds[partition] for partition in share})
-            for worker, share in enumerate(assign(list(bounds), workers))
-        ]
-        with RayCluster(pipeline, specs) as cluster:
+        store, started_s = SnapshotStore(folder, print), 0.0
+        starter = Starter(pipeline, store, folder, Path(folder), print, local=False)
+
+        def begun(_: Start) -> None:
+            nonlocal started_s
             started_s = time.perf_counter()
-            status, _ = Supervisor(cluster, pipeline, Path(folder), lambda _: None).run()
+
+        with RayCluster(pipeline) as cluster:
+            writer = SnapshotWriter(cluster, store, pipeline, print)
+            status, _ = Supervisor(cluster, pipeline, starter, writer, lambda _: None, print).run(begun)
             seconds = time.perf_counter() - started_s
+            writer.close()
             shard = cluster.shard_status()[0]
     assert status.metrics.records == records, f"{status.metrics.records} of {records} records were learnt"
     return (

@@ -134,7 +134,7 @@ def test_a_snapshot_in_the_middle_holds_offsets_and_counts_that_agree(
         "batch_records=5",
     )
     result = run_job(settings, Console(file=io.StringIO()), local=True)
-    folders = sorted(result.snapshot.parent.iterdir())
+    folders = sorted(Path(result.snapshot).parent.iterdir())
     assert len(folders) >= 2
     for folder in folders:
         model = load_model(folder)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import shutil
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,8 +18,10 @@ from cluster.broker import Broker
 from cluster.config import Pipeline, build_pipeline
 from cluster.figures import metric_points
 from cluster.job import JobResult, run_job
-from cluster.snapshots.model import load_model
 from cluster.models.model_layout import learner_of, tables_of
+from cluster.snapshots.model import load_model
+from tests.cluster.live import send
+from tests.cluster.supervised import supervise
 from tests.cluster.topics import produce, records
 
 if TYPE_CHECKING:
@@ -143,14 +146,12 @@ def test_policies_on_ray_equal_one_process(
 @pytest.mark.parametrize("bound", [0, 250])
 def test_a_bound_on_staleness_is_kept(broker: Broker, clicks: str, tmp_path: Path, bound: int) -> None:
     """Three workers: with 0 they take turns, and are then as stale as one alone; with 250 they overlap a little."""
-    from cluster.job import _worker_specs
     from cluster.launch import RayCluster
-    from cluster.supervise import Supervisor
 
     overrides = ("cluster.workers=3", f"cluster.staleness_examples_max={bound}", "batch_records=20")
     asked = pipeline(broker, tmp_path, clicks, *overrides, learner=FTRL)
-    with RayCluster(asked, _worker_specs(asked, tmp_path / "run", local=False)) as cluster:
-        status, _ = Supervisor(cluster, asked, tmp_path / "run", lambda _: None).run()
+    with RayCluster(asked) as cluster:
+        status, _ = supervise(cluster, asked, tmp_path / "run")
         shards = cluster.shard_status()
     assert status.metrics.records == RECORDS
     assert shards[0]["staleness_max"] <= bound
@@ -160,28 +161,24 @@ def test_a_bound_on_staleness_is_kept(broker: Broker, clicks: str, tmp_path: Pat
 
 
 def test_snapshots_of_three_shards_go_on_in_two_as_they_would_have_in_one_process(
-    broker: Broker, clicks: str, tmp_path: Path
+    broker: Broker, tmp_path: Path
 ) -> None:
-    """The rows of three shards are restored into two, and into one process, and learn the topic once more alike."""
-    from cluster.job import _worker_specs
-    from cluster.launch import RayCluster
-    from cluster.local import LocalCluster
-    from cluster.supervise import Supervisor
-
-    first = load_model(job(pipeline(broker, tmp_path, clicks, learner=FTRL)).snapshot)
-    tables = tables_of(learner_of(first.pipeline), first.arrays)
+    """A run of three shards is started again with two, and in one process, and learns what has come since alike."""
+    produce(broker, "scale-goes-on", records(RECORDS // 2), PARTITIONS)
+    asked = pipeline(broker, tmp_path / "two", "scale-goes-on", learner=FTRL).model_copy(update={"run": "r"})
+    quiet = Console(file=io.StringIO())
+    first = load_model(run_job(asked, quiet).snapshot)
+    shutil.copytree(tmp_path / "two", tmp_path / "local")
+    send(broker, "scale-goes-on", records(RECORDS // 2, seed=1), PARTITIONS)
     found = {}
     for name in ("two", "local"):
-        asked = pipeline(broker, tmp_path, clicks, "cluster.shards=2", learner=FTRL)
-        specs = _worker_specs(asked, tmp_path / name, local=name == "local")
-        started = LocalCluster(asked, specs[0]) if name == "local" else RayCluster(asked, specs)
-        with started as cluster:
-            cluster.restore(tables)
-            status, folder = Supervisor(cluster, asked, tmp_path / name, lambda _: None).run()
-        arrays = load_model(folder).arrays
-        found[name] = (_by_key(arrays["weights.keys"], arrays["weights.rows"]), status.metrics.summary())
-    assert found["two"][0] == found["local"][0]
-    assert found["two"][1] == pytest.approx(found["local"][1])  # sums, by report
+        asked = pipeline(broker, tmp_path / name, "scale-goes-on", "cluster.shards=2", learner=FTRL)
+        result = run_job(asked.model_copy(update={"run": "r"}), quiet, local=name == "local")
+        model = load_model(result.snapshot)
+        assert sum(model.offsets.values()) == model.records == RECORDS
+        rows = _by_key(model.arrays["weights.keys"], model.arrays["weights.rows"])
+        found[name] = (rows, result.figures.status.metrics.summary())
+    assert found["two"] == found["local"]
     squares = sum(row[1] for row in found["two"][0].values())
     assert squares > 1.5 * float(first.arrays["weights.rows"][:, 1].sum()), "nothing was learnt on top"
 
@@ -189,16 +186,14 @@ def test_snapshots_of_three_shards_go_on_in_two_as_they_would_have_in_one_proces
 def test_metrics_name_every_table_and_the_staleness(broker: Broker, ratings: str, tmp_path: Path) -> None:
     """What MLflow shows of the state: rows, bytes and load of each table, and how stale pushes were."""
     from cluster.figures import Figures
-    from cluster.job import _worker_specs
     from cluster.launch import RayCluster
-    from cluster.supervise import Supervisor
 
     asked = pipeline(
         broker, tmp_path, ratings, "cluster.workers=2", learner={"kind": "factors"},
         tables={"seen": {"rows_max": 300}},
     )  # fmt: skip
-    with RayCluster(asked, _worker_specs(asked, tmp_path / "run", local=False)) as cluster:
-        status, _ = Supervisor(cluster, asked, tmp_path / "run", lambda _: None).run()
+    with RayCluster(asked) as cluster:
+        status, _ = supervise(cluster, asked, tmp_path / "run")
         points = metric_points(Figures.between(None, status, 1.0), cluster.shard_status())
     assert points["state/users_rows"] == 90
     assert points["state/seen_rows"] <= 300
