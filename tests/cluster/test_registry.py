@@ -318,23 +318,6 @@ def test_tags_arrive_in_order_once_the_server_is_back(flaky, said):
     assert run.tags == [{"rollback": str(number)} for number in range(3)]
 
 
-@pytest.mark.parametrize(
-    "text",
-    ["", "[]", "[" * 9000, '{"run_id": 7, "tracking_uri": "x"}', '{"run_id": "../x", "tracking_uri": null}'],
-)
-def test_a_damaged_memory_of_the_run_makes_a_new_one(database, said, tmp_path, text):
-    """mlflow.json in the run's folder is no JSON, or names what is no run: the job is recorded, as a new run."""
-    (tmp_path / "mlflow.json").write_text(text)
-    log = RunLog(say=said.append)
-    log.start(make_pipeline(database), "run 1", tmp_path)
-    assert log.finish()
-    assert json.loads((tmp_path / "mlflow.json").read_text())["run_id"] == log.run_id
-    again = RunLog(say=said.append)
-    again.start(make_pipeline(database), "run 1", str(tmp_path))
-    assert again.finish()
-    assert (again.run_id, said) == (log.run_id, [])
-
-
 def test_a_full_queue_thins_its_older_half_and_keeps_the_newest():
     """The server is away for hours; the curve stays whole but gets coarser the older it is."""
     queue = PointQueue(8)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from rich.console import Console
 from cluster.broker import Broker
 from cluster.config import Pipeline, build_pipeline
 from cluster.job import JobError, run_job
+from cluster.models.registry import RunLog
 from cluster.snapshots.store import SnapshotStore
 from tests.cluster.commands import run
 from tests.cluster.topics import produce, records
@@ -153,3 +155,23 @@ def test_the_command_continues_a_run_by_its_name(broker: Broker, tmp_path: Path)
     code, out, err = run(*train, "--set", "learner.alpha=0.7", cwd=tmp_path, timeout_s=120)
     assert code == 1
     assert "expected learner.alpha 0.1" in err
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "[]", "[" * 9000, '{"run_id": 7, "tracking_uri": "x"}', '{"run_id": "../x", "tracking_uri": null}'],
+)
+def test_a_damaged_memory_of_the_mlflow_run_makes_a_new_one(tmp_path: Path, text: str) -> None:
+    """mlflow.json in the run's folder is no JSON, or names what is no run: the job is recorded, as a new run."""
+    said: list[str] = []
+    (tmp_path / "mlflow.json").write_text(text)
+    uri = f"sqlite:///{tmp_path.parent}/memory.db"
+    pipeline = {"name": "clicks", "mlflow": {"tracking_uri": uri, "interval_s": 0.05}}
+    ids = set()
+    for _ in range(2):
+        log = RunLog(say=said.append)
+        log.start(pipeline, "run 1", tmp_path)
+        assert log.finish()
+        ids.add(log.run_id)
+    assert ids == {json.loads((tmp_path / "mlflow.json").read_text())["run_id"]}
+    assert said == []
