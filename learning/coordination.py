@@ -37,6 +37,7 @@ from learning.job_messages import (
     TakeSnapshot,
 )
 from learning.job_state import JobPlan, JobState
+from learning.metrics import DelayHistogram
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -112,6 +113,7 @@ class Brain:
         self.workers = [WorkerShare(share) for share in plan.partitions]
         self.metrics = plan.start.metrics.copy()
         self.delays = plan.start.delays
+        self.pauses = DelayHistogram()
         self.phase = Phase.LEARNING
         self.moment = plan.moment
         self._plan = plan
@@ -174,6 +176,7 @@ class Brain:
             self._journal += [(event.worker, *batch) for batch in event.batches]
         self.metrics += event.metrics
         self.delays += event.delays
+        self.pauses.update(np.array(event.pauses_s))
         self._stop |= self._read_enough()
 
     def _read_enough(self) -> bool:
