@@ -18,7 +18,6 @@ import pytest
 from cluster.models import registry
 from cluster.models.mlflow_run import RegistryError, tracking_uri_of
 from cluster.models.model_files import ModelState, write_model
-from cluster.models.points import Point, PointQueue
 from cluster.models.registry import RunLog
 from cluster.models.scorer import Scorer, frame_to_batch
 from learning.encoding import NumericEncoder
@@ -316,30 +315,6 @@ def test_tags_arrive_in_order_once_the_server_is_back(flaky, said):
         log.tag({"rollback": str(number)})
     assert log.finish()
     assert run.tags == [{"rollback": str(number)} for number in range(3)]
-
-
-def test_a_full_queue_thins_its_older_half_and_keeps_the_newest():
-    """The server is away for hours; the curve stays whole but gets coarser the older it is."""
-    queue = PointQueue(8)
-    for step in range(1000):
-        queue.put(Point(step, 0, {"loss": 1.0}))
-        assert len(queue) <= 8
-    steps = [point.records for point in queue.take(100)]
-    assert steps == sorted(steps)
-    assert steps[0] == 0
-    assert steps[-4:] == [996, 997, 998, 999]
-    assert queue.dropped == 1000 - len(steps)
-
-
-def test_a_call_takes_as_many_points_as_mlflow_accepts_at_once():
-    """After an outage thousands of points wait, and MLflow takes a thousand metrics a call."""
-    queue = PointQueue(100)
-    for step in range(10):
-        queue.put(Point(step, 0, dict.fromkeys("abc", 1.0)))
-    taken = queue.take(7)
-    assert [point.records for point in taken] == [0, 1]
-    queue.put_back(taken)
-    assert [point.records for point in queue.take(1)] == [0]
 
 
 def test_mlflow_that_is_switched_off_costs_nothing(said, model):
