@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from cluster.versions import VersionBook
     from learning.batch import Batch
 
-__all__ = ["AutoRollback", "Verdict", "compare"]
+__all__ = ["AutoRollback", "Verdict", "compare", "spread"]
 
 _READ_TIMEOUT_S = 300.0
 _POLL_S = 0.2
@@ -107,10 +107,10 @@ class AutoRollback:
         return self._thread is not None and self._thread.is_alive()
 
     def _older_than(self, present: SnapshotManifest) -> list[int]:
-        """The newest versions, or where there is none the oldest snapshots, that have learnt none of the records."""
+        """Versions, or where there is none the oldest snapshots, that have learnt none of the records."""
         limit = self._pipeline.rollback.versions_max
         versions = [number for number in sorted(self._book.pinned()) if number < present.number]
-        numbers = versions[-limit:] or [n for n in self._store.numbers() if n < present.number][:limit]
+        numbers = spread(versions, limit) or [n for n in self._store.numbers() if n < present.number][:limit]
         older = []
         for number in numbers:
             try:
@@ -134,6 +134,18 @@ class AutoRollback:
             self._say(f"older versions were not compared with snapshot {present.number}: {error}")
         finally:
             self._pinned = set()
+
+
+def spread(versions: list[int], count_max: int) -> list[int]:
+    """At most `count_max` of them: the newest, the oldest, and between them each about as many times older.
+
+    What has ruined the present model may have ruined many versions before it.
+    """
+    count = len(versions)
+    if count <= count_max:
+        return versions
+    back = {round(count ** (i / max(1, count_max - 1))) for i in range(count_max)}
+    return [versions[-places] for places in sorted(back, reverse=True)]
 
 
 def compare(

@@ -182,7 +182,7 @@ class RollbackConfig(Section):
     records: Annotated[int, Field(ge=2000)] = 20_000
     """Records on which models are compared, once so many have come behind a snapshot."""
     versions_max: PositiveInt = 3
-    """Versions that are compared with the present model, at most: the newest ones."""
+    """Versions that are compared with the present model, at most: the newest, the oldest, and some between."""
 
 
 class Pipeline(Section):

@@ -27,10 +27,11 @@ _OFFSETS = re.compile(r"\d{1,9}=\d{1,18}(,\d{1,9}=\d{1,18})*", re.ASCII)
 
 
 class Journal(NamedTuple):
-    """Batches in the order in which the run learnt them; `whole` if they reach to where the replay ends."""
+    """Batches in the order in which the run's workers counted them; `whole` if they reach to where the replay ends."""
 
     batches: tuple[BatchId, ...]
     whole: bool
+    workers: int
 
 
 def offsets_meant(text: str, run: OpenedRun, pipeline: Pipeline, first: dict[int, int]) -> dict[int, int]:
@@ -94,20 +95,22 @@ def journal_of(
 
     It ends early where a snapshot is gone or holds no journal, or where the run went back to an older snapshot.
     """
-    stands, batches = dict(first), list[BatchId]()
-    for journal, offsets in _journals(run, start.number):
+    stands, batches, workers = dict(first), list[BatchId](), set[int]()
+    for rows, offsets in _journals(run, start.number):
         if all(stands[partition] >= end for partition, end in until.items()):
             break
+        journal = [BatchId(*row[1:]) for row in rows]
         reached = _followed(stands, journal)
         if reached is None or any(reached.get(p, at) != at for p, at in offsets.items()):
-            return Journal(_cut(batches, until), whole=False)
+            break
         stands, batches = reached, batches + journal
+        workers |= {row[0] for row in rows}
     whole = all(stands[partition] >= end for partition, end in until.items())
-    return Journal(_cut(batches, until), whole)
+    return Journal(_cut(batches, until), whole, len(workers))
 
 
-def _journals(run: OpenedRun, after: int) -> Iterator[tuple[list[BatchId], dict[int, int]]]:
-    """Journal and offsets of each later snapshot, ascending, as far as they are one line."""
+def _journals(run: OpenedRun, after: int) -> Iterator[tuple[list[list[int]], dict[int, int]]]:
+    """Rows (worker, partition, first, next offset) and offsets of each later snapshot, as far as they are one line."""
     for number in run.store.numbers():
         if number <= after:
             continue
@@ -119,7 +122,7 @@ def _journals(run: OpenedRun, after: int) -> Iterator[tuple[list[BatchId], dict[
             return
         if "rolled_back_to" in manifest.note or "journal.batches" not in arrays:
             return
-        yield [BatchId(*map(int, row[1:])) for row in arrays["journal.batches"]], manifest.offsets
+        yield arrays["journal.batches"].tolist(), manifest.offsets
 
 
 def _followed(stands: dict[int, int], journal: list[BatchId]) -> dict[int, int] | None:

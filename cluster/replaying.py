@@ -84,9 +84,7 @@ def replay_run(
         note = {"replay_of": run.url, "from": old.number, "until": until}
         manifest = _learnt(pipeline, start, store, url, note, say)
     digest = state_digest(store, manifest.number)
-    return Replayed(
-        url.rpartition("/")[2], store.folder(manifest.number), manifest, _told(journal, old), digest
-    )
+    return Replayed(url.rpartition("/")[2], store.folder(manifest.number), manifest, _told(journal), digest)
 
 
 def _without_run(pipeline: dict[str, Any]) -> dict[str, Any]:
@@ -150,10 +148,8 @@ def _learnt(
             time.sleep(_LOOP_S)
 
 
-def _told(journal: Journal, old: SnapshotManifest) -> str:
-    workers = len(old.turns)
-    if journal.whole and workers <= 1:
-        return f"that of the run, {len(journal.batches):,} batches"
-    if journal.whole:
-        return f"that of the run, {len(journal.batches):,} batches, of which {workers} workers learnt several at once"
-    return f"that of the run for {len(journal.batches):,} batches, then that of a bounded stream: journals are gone"
+def _told(journal: Journal) -> str:
+    order = f"that of the run, {len(journal.batches):,} batches"
+    if journal.workers > 1:
+        order += f", one after the other where {journal.workers} workers learnt at the same time"
+    return order if journal.whole else f"{order}, then that of a bounded stream, for no journals lead further"

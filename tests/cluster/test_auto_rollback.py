@@ -106,6 +106,19 @@ def test_a_stream_that_stays_as_it_is_makes_nobody_go_back(
     assert result.figures.status.records == CLEAN + 9000
 
 
+def test_versions_of_all_ages_are_compared() -> None:
+    """An hour of bad labels with a version a minute: the three newest are all ruined, an older one is not."""
+    assert auto_rollback.spread([3, 5], 3) == [3, 5]
+    assert auto_rollback.spread(list(range(1, 101)), 3) == [1, 91, 100]
+    assert auto_rollback.spread(list(range(1, 101)), 1) == [100]
+    assert auto_rollback.spread([], 3) == []
+    for count in range(1, 50):
+        for count_max in range(1, 8):
+            chosen = auto_rollback.spread(list(range(count)), count_max)
+            assert chosen == sorted(set(chosen))
+            assert 1 <= len(chosen) <= count_max
+
+
 def test_it_is_off_by_default_and_refused_where_nothing_can_be_compared(
     broker: Broker, tmp_path: Path
 ) -> None:
