@@ -274,6 +274,27 @@ def test_a_job_that_dies_in_between_goes_back_once(
     assert weights(stored, stored.numbers()[-1]) == weights(stored, 2)
 
 
+def test_a_run_behind_a_url_goes_back_when_its_next_job_begins(
+    broker: Broker, topic: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An object store has no lock that tells whether a job runs: the request waits in it, and is not withdrawn."""
+    monkeypatch.chdir(tmp_path)
+    url = f"memory://{tmp_path.name}"
+    for records_max in (200, 400):
+        learn(
+            pipeline_of(
+                broker, tmp_path, topic, *SMALL, f"snapshots.path={url}", f"records_max={records_max}"
+            )
+        )
+    with pytest.raises(SnapshotError, match=r"answered within 0\.5 s; the request stays"):
+        roll_back(f"{url}/r1", "snapshot:1", "replay", print, timeout_s=0.5)
+    result = learn(pipeline_of(broker, tmp_path, topic, *SMALL, f"snapshots.path={url}"))
+    store = SnapshotStore(f"{url}/r1", print)
+    assert copy_in(store).note["rolled_back_to"] == 1
+    assert copy_in(store).records == store.manifest(1).records
+    assert result.figures.status.records == 600
+
+
 def test_what_cannot_be_gone_back_to_is_refused(
     broker: Broker, topic: str, tmp_path: Path, stored: SnapshotStore
 ) -> None:
