@@ -53,6 +53,7 @@ class Rollbacks:
         self._asked_s: float | None = None
         self._needed: set[int] = set()
         self._settled: set[str] = set()
+        self._unreadable = False
 
     def needed(self) -> set[int]:
         """Snapshots that must stay: those of versions, and those that somebody wants to go back to."""
@@ -117,8 +118,11 @@ class Rollbacks:
         try:
             waiting = [request for request in self._mailbox.requests() if request.id not in self._settled]
         except SnapshotError as error:
-            self._say(f"the run's control folder cannot be read: {error}")
+            if not self._unreadable:
+                self._say(f"the run's control folder cannot be read, so nobody can have it go back: {error}")
+            self._unreadable = True
             return []
+        self._unreadable = False
         self._needed = {request.to for request in waiting}
         return waiting
 
