@@ -269,7 +269,7 @@ class Job:
             self._check()
             if sim.random.random() < self._ask_share:
                 yield self.wire.call(self, coordinator, lambda: coordinator.mind.tell(SnapshotAsked()))
-            yield sim.random.random() * 4 * self._profile.delay_s
+            yield sim.random.random() * (4 * self._profile.delay_s + self._profile.slow_disk_s / 2)
 
     def _run_worker(self, start: _Start, number: int, actor: Actor) -> None:
         assert self._coordinator is not None

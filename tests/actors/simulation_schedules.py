@@ -22,7 +22,7 @@ def job_of(seed: int) -> Job:
         lost=choice((0.0, 0.002, 0.01)),
         repeated=choice((0.0, 0.01, 0.1)),
         late=choice((0.0, 0.05, 0.2)),
-        slow_disk_s=delay_s * choice((0.0, 1.0, 4.0, 12.0)),
+        slow_disk_s=delay_s * choice((0.0, 1.0, 4.0, 12.0, 60.0)),
         full_disk=choice((0.0, 0.02, 0.1)),
         rows_max=choice((3, 6, 15, 60)),
         no_stream=choice((0.0, 0.0, 0.01)),

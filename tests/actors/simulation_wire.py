@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from actors.ports import StaleGenerationError, StoreError
+from actors.shard import StalePushError
 from tests.actors.simulation import Process, Promise, Simulation, Task
 
 __all__ = ["CALL_TIMEOUT_S", "Actor", "Profile", "Wire"]
@@ -95,11 +96,19 @@ class Wire:
             if repeats and profile.strikes(
                 sim, "repeated"
             ):  # the first answer was lost, and the call is made again
-                sim.after(at_s - sim.now_s, lambda: self._deliver(actor, function, Promise()))
+                first = Promise()
+                sim.after(at_s - sim.now_s, lambda: self._deliver(actor, function, first))
                 at_s += self.delay_s()
+                promise.then(lambda: self._same(first, promise))
             sim.after(at_s - sim.now_s, lambda: self._deliver(actor, function, promise))
         self._free_s[caller, actor.name] = at_s
         return promise
+
+    @staticmethod
+    def _same(first: Promise, again: Promise) -> None:
+        """What was done is not refused when it is asked for again."""
+        refused = isinstance(again.error, StalePushError) and first.done and first.error is None
+        assert not refused, f"a repeated push was refused: {again.error}"
 
     def _deliver(self, actor: Actor, function: Callable[[], Any], promise: Promise) -> None:
         sim = self._simulation
