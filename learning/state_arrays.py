@@ -11,12 +11,12 @@ if TYPE_CHECKING:
 
     from numpy.typing import DTypeLike, NDArray
 
+    Forms = dict[str, tuple[DTypeLike, tuple[int | str, ...]]]
+
 __all__ = ["restored"]
 
 
-def restored(
-    arrays: Mapping[str, NDArray[Any]], expected: Mapping[str, tuple[DTypeLike, tuple[int | str, ...]]]
-) -> dict[str, NDArray[Any]]:
+def restored(arrays: Mapping[str, NDArray[Any]], expected: Forms) -> dict[str, NDArray[Any]]:
     """Writable copies of `arrays`, by name.
 
     `expected` has each array's type and shape; a length that is a name may be any, the same wherever the name stands.
