@@ -194,6 +194,7 @@ class ParameterShard:
     def begin(self, moment: Moment) -> None:
         """Begin a generation with empty tables, which is how a shard is made."""
         self._generation = moment.generation
+        self.held.begin(moment.snapshot)
 
     def restore(
         self, tables: Tables, sides: Sides | None = None, moment: Moment | None = None, pushed: int = 0

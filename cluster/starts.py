@@ -113,7 +113,8 @@ class Starter:
         # All of them, those without a record yet too: a run that begins at the end must not begin there again.
         offsets = {partition: first for partition, (first, _) in bounds.items()}
         metrics = self._pipeline.learner.build().metrics()
-        return self._start(JobState(0, offsets, 0, 0, metrics), bounds, {}, (0, 0), 0)
+        last = max(self._store.numbers(), default=0)  # damaged ones, whose numbers are taken all the same
+        return self._start(JobState(last, offsets, 0, 0, metrics), bounds, {}, (0, 0), 0)
 
     def _describe(self) -> dict[int, Bounds]:
         """Where a new run begins and ends; the ends of a bounded input are those of the first look."""

@@ -13,7 +13,9 @@ from rich.console import Console
 from cluster.broker import Broker
 from cluster.config import Pipeline, build_pipeline
 from cluster.job import JobError, run_job
+from cluster.models.model_files import ModelState
 from cluster.models.registry import RunLog
+from cluster.snapshots.model import load_model
 from cluster.snapshots.store import SnapshotStore
 from tests.cluster.commands import run
 from tests.cluster.topics import produce, records
@@ -175,3 +177,27 @@ def test_a_damaged_memory_of_the_mlflow_run_makes_a_new_one(tmp_path: Path, text
         ids.add(log.run_id)
     assert ids == {json.loads((tmp_path / "mlflow.json").read_text())["run_id"]}
     assert said == []
+
+
+def test_a_run_with_damaged_snapshots_only_begins_anew_behind_their_numbers(
+    broker: Broker, tmp_path: Path
+) -> None:
+    """What lies there is never written over, and never learnt from: the new state is that of a new run."""
+    produce(broker, "resume-damaged", records(600), 2)
+    whole = learn(pipeline_of(broker, tmp_path, "resume-damaged", "run=other"))
+    first = learn(pipeline_of(broker, tmp_path, "resume-damaged", "snapshots.interval_records=200"))
+    damaged = sorted((tmp_path / "r1" / "snapshots").glob("[0-9]*/shard0_*.weights.rows.npy"))
+    for file in damaged:
+        file.write_bytes(file.read_bytes()[:-4] + b"\1\2\3\4")
+    again = learn(pipeline_of(broker, tmp_path, "resume-damaged"))
+    assert Path(again.snapshot).name > Path(first.snapshot).name
+    assert again.figures.status.records == 600
+    state, expected = load_model(again.snapshot), load_model(whole.snapshot)
+    assert rows_of(state) == rows_of(expected)
+    assert state.metrics == expected.metrics
+
+
+def rows_of(model: ModelState) -> dict[int, bytes]:
+    """Rows by key."""
+    keys, rows = model.arrays["weights.keys"], model.arrays["weights.rows"]
+    return {int(key): row.tobytes() for key, row in zip(keys, rows, strict=True)}
