@@ -74,7 +74,5 @@ def test_the_schedules_are_as_bad_as_they_are_said_to_be() -> None:
     assert sum(job.wire.refused for job in jobs) > 30
     assert sum(one.moment.since > 0 for one in written) > 25
     accidents = sum((job.wire.profile.happened for job in jobs), Counter())
-    assert (
-        min(accidents[kind] for kind in ("lost", "repeated", "late", "full_disk", "no_stream", "damaged"))
-        > 10
-    ), accidents
+    kinds = ("lost", "repeated", "late", "full_disk", "no_stream", "damaged")
+    assert min(accidents[kind] for kind in kinds) > 3, accidents
