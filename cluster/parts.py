@@ -64,6 +64,8 @@ def load_store(pipeline: Pipeline, moment: Moment, run_url: str, tables: int, pu
 
 def write_shard(held: ParameterShard | LocalStore, shard: int, moment: Moment, run_url: str) -> PartFiles:
     """Begin the moment's snapshot here, unless a worker's call has, and write it. Raises SnapshotError."""
-    held.freeze(moment)
+    with held.held.lock:  # else a worker's call could begin the snapshot after it in between
+        held.freeze(moment)
+        part = held.part()
     prefix = f"shard{shard}_g{moment.generation}"
-    return PartFiles.of(prefix, write_part(folder_of(run_url, moment.snapshot), prefix, held.part()))
+    return PartFiles.of(prefix, write_part(folder_of(run_url, moment.snapshot), prefix, part))
