@@ -12,8 +12,8 @@
 Experts may come and go. With `parent`, an expert that begins as a copy of another takes half of that one's weight:
 while both predict the same, the mixture is what it was. Without one, it begins with the weight `mass`, taken from all
 in proportion. That is 0 unless said otherwise (under hedge 1 / (K + 1), for a weight of 0 would stay), so the mixture
-does not jump either: fixed share gives it a / K with the next record. Under inverse_error and best_recent a new expert has
-weight 0, and gets its due over, or after, `ramp_records`. With mass q a prediction moves by at most
+does not jump either: fixed share gives it a / K with the next record. Under inverse_error and best_recent a new expert
+has weight 0, and gets its due over, or after, `ramp_records`. With mass q a prediction moves by at most
 q |p_new - p_mixed|; removing an expert of weight w moves it by at most w |p_removed - p_others|.
 """
 
