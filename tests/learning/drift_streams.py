@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 from river import drift
 from river.drift import binary
@@ -9,7 +12,7 @@ from river.drift import binary
 from learning.drift import DETECTORS
 from learning.drift_verdicts import NONE, WARNING
 
-PAIRS = {
+PAIRS: dict[str, tuple[dict[str, Any], Callable[[], Any]]] = {
     "adwin": ({}, lambda: drift.ADWIN(clock=1)),
     "adwin_rarely": ({"clock": 32, "delta": 0.05}, lambda: drift.ADWIN(clock=32, delta=0.05)),
     "page_hinkley": ({}, lambda: drift.PageHinkley(delta=0.02, threshold=5.0)),
