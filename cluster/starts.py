@@ -96,11 +96,18 @@ class Starter:
         source = tables or manifest
         state, encoders = self._job(manifest), self._job(source).encoders
         last = max(self._store.numbers())  # none is written twice, also after a return to an older one
-        since = manifest.number if source is manifest and manifest.number == last else 0
-        deltas = len(self._store.chain(manifest.number)) - 1 if since else 0
-        return self._start(
-            replace(state, number=last), self._bounds(manifest), encoders, (since, deltas), source.number
-        )
+        disk = self._disk(manifest) if source is manifest and manifest.number == last else (0, 0)
+        return self._start(replace(state, number=last), self._bounds(manifest), encoders, disk, source.number)
+
+    def _disk(self, manifest: SnapshotManifest) -> tuple[int, int]:
+        """The snapshot to which the next may be a difference, and how many are; (0, 0): policies are others now.
+
+        They decide what is written of a row, and no chain may hold rows of two kinds.
+        """
+        chain = self._store.chain(manifest.number)
+        policies = self._pipeline.model_dump(mode="json")["tables"]
+        same = all(link.pipeline.get("tables") == policies for link in chain)
+        return (manifest.number, len(chain) - 1) if same else (0, 0)
 
     def _job(self, manifest: SnapshotManifest) -> JobState:
         _check_same(self._pipeline, manifest)
@@ -126,12 +133,7 @@ class Starter:
 
     def _bounds(self, manifest: SnapshotManifest) -> dict[int, Bounds]:
         described = self._describe()
-        gone = sorted(set(manifest.offsets) - set(described))
-        if gone:
-            raise SourceError(
-                f"expected the partitions {sorted(manifest.offsets)} of snapshot {manifest.number}, but {gone} are not "
-                "there; give the same source, and for a file the same cluster.workers, or begin another run"
-            )
+        _check_partitions(self._pipeline, manifest, set(described))
         ends = {} if manifest.note.get("finished") else manifest.ends
         return {
             p: (manifest.offsets.get(p, first), end if ends.get(p) is None else ends[p])
@@ -179,6 +181,24 @@ def _dealt(encoders: dict[int, EncoderState], workers: int) -> dict[int, Encoder
         return encoders
     parts = {w: [e for old, e in sorted(encoders.items()) if old % workers == w] for w in range(workers)}
     return {worker: merge_stats(of) for worker, of in parts.items() if of}
+
+
+def _check_partitions(pipeline: Pipeline, manifest: SnapshotManifest, there: set[int]) -> None:
+    """Refuse a source whose partitions are not those that were read. Raises SourceError."""
+    before = set(manifest.offsets)
+    if gone := sorted(before - there):
+        raise SourceError(
+            f"expected the partitions {sorted(before)} of snapshot {manifest.number}, but {gone} are not "
+            "there; give the same source, and for a file the same cluster.workers, or begin another run"
+        )
+    # Which rows are a file's partition depends on both numbers, unless one partition has them all.
+    then, now = (len(before), manifest.pipeline.get("batch_records")), (len(there), pipeline.batch_records)
+    if pipeline.source.kind == "file" and len(there) > 1 and then != now:
+        raise SourceError(
+            f"expected cluster.workers {then[0]} and batch_records {then[1]}, by which the file's rows were dealt out "
+            f"up to snapshot {manifest.number}, but the pipeline says {now[0]} and {now[1]}; set them back, or begin "
+            "another run"
+        )
 
 
 def _check_same(pipeline: Pipeline, manifest: SnapshotManifest) -> None:
