@@ -80,7 +80,7 @@ class Supervisor:
         self._say = say
         self._rollbacks = rollbacks
         self._status_interval_s = status_interval_s
-        self._attempts, self._recovered_at, self._failing_since_s = 0, -1, 0.0
+        self._attempts, self._deaths, self._recovered_at, self._failing_since_s = 0, 0, -1, 0.0
         self._asked_to_stop = self._begun = self._final = False
         self._full_since_s = 0.0
         self.recoveries = 0
@@ -109,6 +109,7 @@ class Supervisor:
             except _GoBackError:
                 error = None
                 self._writer.abandon()
+                self._writer.newest = None  # it is of the state that is left: no version is to be made of it
 
     def _begin(self, error: Exception | None) -> Start:
         """Have all actors begin at the newest snapshot that turns out to be whole."""
@@ -138,21 +139,20 @@ class Supervisor:
         """Say it; give up after too many in a row without a newer snapshot; wait longer each time."""
         newest = self._writer.newest.number if self._writer.newest else 0
         if newest != self._recovered_at:
-            self._attempts, self._recovered_at, self._failing_since_s = 0, newest, time.monotonic()
+            self._attempts, self._deaths = 0, 0
+            self._recovered_at, self._failing_since_s = newest, time.monotonic()
+        waited_for = isinstance(error, WAITED_FOR)  # which is no death, however often it is tried
         self._attempts += 1
+        self._deaths += not waited_for
         config, failing_s = self._pipeline.recovery, time.monotonic() - self._failing_since_s
-        if (
-            failing_s > config.unavailable_s
-            if isinstance(error, WAITED_FOR)
-            else self._attempts > config.attempts_max
-        ):
+        if failing_s > config.unavailable_s if waited_for else self._deaths > config.attempts_max:
             raise GaveUpError(
                 f"{error}; after {self._attempts} attempts in {failing_s:.0f} s the job got no further than snapshot "
                 f"{newest}, so it ends; start it again under the same run name to continue it"
             ) from error
         self._say(f"{error}; going back to the last snapshot")
         if self._attempts > 1:
-            time.sleep(min(2.0 ** (self._attempts - 2), _PAUSE_MAX_S))
+            time.sleep(min(2.0 ** min(self._attempts - 2, 10), _PAUSE_MAX_S))
 
     def _learn(self, start: Start) -> tuple[Status, SnapshotManifest]:
         self._cluster.start()
@@ -198,14 +198,14 @@ class Supervisor:
         now_s, waited_s = time.monotonic(), self._pipeline.recovery.unavailable_s
         if failures == 1:
             self._full_since_s = now_s
+        if failures and self._final and now_s - self._full_since_s > waited_s:
+            raise GaveUpError(
+                f"the last snapshot could not be written within {waited_s:g} s; make room, and continue the run "
+                "under the same name: it begins at the last snapshot that could"
+            )
+        self._cluster.coordinator.tell(settled)  # before the pause, in which Ctrl-C may come
         if failures and self._final:
-            if now_s - self._full_since_s > waited_s:
-                raise GaveUpError(
-                    f"the last snapshot could not be written within {waited_s:g} s; make room, and continue the run "
-                    "under the same name: it begins at the last snapshot that could"
-                )
-            time.sleep(min(0.25 * 2.0 ** (failures - 1), _PAUSE_MAX_S))
-        self._cluster.coordinator.tell(settled)
+            time.sleep(min(0.25 * 2.0 ** min(failures - 1, 10), _PAUSE_MAX_S))
 
     def _carry_out(self, start: Start, commands: list[Command]) -> bool:
         """Carry out commands in order; True once the job has ended."""
