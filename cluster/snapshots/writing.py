@@ -52,6 +52,7 @@ class SnapshotWriter:
         self._writing: Future[SnapshotManifest] | None = None
         self.newest: SnapshotManifest | None = None
         self.seconds = 0.0
+        self._kept = False
 
     def begin(self, start: Start, command: TakeSnapshot, note: dict[str, Any]) -> None:
         """Begin to write; the one before has settled."""
@@ -105,10 +106,21 @@ class SnapshotWriter:
                 created_s=time.time(), note=note,
             )  # fmt: skip
             self._store.commit(manifest)
-            self._store.retain(self._pipeline.snapshots.keep, self._pinned())
         except SnapshotError as error:
             raise _FailedError(moment.snapshot, str(error)) from error
+        self._retain()
         return manifest
+
+    def _retain(self) -> None:
+        """Remove what is not needed; a place where that is forbidden has its snapshots all the same."""
+        try:
+            self._store.retain(self._pipeline.snapshots.keep, self._pinned())
+        except SnapshotError as error:
+            if not self._kept:
+                self._say(f"snapshots that are not needed any more stay: {error}")
+            self._kept = True
+        else:
+            self._kept = False
 
 
 class _FailedError(Exception):
