@@ -69,9 +69,10 @@ class Mailbox:
     def requests(self) -> list[RollbackRequest]:
         """Those that are not answered; what is none is removed, and said."""
         found = []
-        for name in sorted(self._place.sizes())[:_REQUESTS_MAX]:
-            if (matched := _REQUEST.fullmatch(name)) is None:
-                continue
+        # Answers lie there too, and some are never fetched: they must not take the place of requests.
+        waiting = [matched for name in sorted(self._place.sizes()) if (matched := _REQUEST.fullmatch(name))]
+        for matched in waiting[:_REQUESTS_MAX]:
+            name = matched[0]
             try:
                 found.append(_request(matched[1], self._get(name)))
             except (SnapshotDamagedError, ValueError, KeyError, TypeError, RecursionError) as error:

@@ -330,3 +330,14 @@ def test_what_is_no_request_is_removed_and_said(tmp_path: Path, text: str) -> No
     assert len(said) == 1
     mailbox.withdraw(request)
     assert mailbox.requests() == []
+
+
+def test_answers_that_nobody_fetches_hide_no_request(tmp_path: Path) -> None:
+    """Each automatic rollback leaves one."""
+    mailbox = Mailbox(str(tmp_path), print)
+    for n in range(120):
+        (tmp_path / "control").mkdir(exist_ok=True)
+        (tmp_path / "control" / f"answer-{n:032x}.json").write_text("{}")
+    request = RollbackRequest.new(2, "keep")
+    mailbox.ask(request)
+    assert mailbox.requests() == [request]
