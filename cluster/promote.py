@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from cluster.models.mlflow_versions import model_name
 from cluster.models.model_files import write_model
+from cluster.models.redaction import without_secrets
 from cluster.snapshots.errors import SnapshotError
 from cluster.snapshots.model import model_of
 from cluster.versions import Version
@@ -96,7 +97,8 @@ class Promoter:
                 else error
             )
             self._say(
-                f"the model was not registered ({reason}); it is in {self._store.folder(manifest.number)}"
+                f"the model was not registered ({reason}); it is in "
+                f"{without_secrets(self._store.folder(manifest.number))}"
             )
             return None
 
@@ -118,7 +120,7 @@ class Promoter:
             "run": self._run.name,
             "snapshot": str(number),
             "generation": str(manifest.generation),
-            "run_folder": self._run.url,
+            "run_folder": without_secrets(self._run.url),
             **({} if parent is None else {"parent_version": str(parent)}),
         }
         version = self._log.register(folder, manifest.metrics, tags)

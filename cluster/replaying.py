@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from cluster.config import build_pipeline
 from cluster.local import LocalCluster
+from cluster.models.redaction import without_secrets
 from cluster.replay_plan import Journal, journal_of, offsets_meant
 from cluster.roll_back import OpenedRun, opened_run
 from cluster.snapshots.digest import state_digest
@@ -81,7 +82,7 @@ def replay_run(
             raise SnapshotError(f"{url} holds snapshots already; give the replay a --run of its own")
         starter = Starter(pipeline, run.store, run.url, folder, say, local=True, next_generation=lambda: 1)
         start, journal = _planned(starter.at(old), run, old, pipeline, until)
-        note = {"replay_of": run.url, "from": old.number, "until": until}
+        note = {"replay_of": without_secrets(run.url), "from": old.number, "until": until}
         manifest = _learnt(pipeline, start, store, url, note, say)
     digest = state_digest(store, manifest.number)
     return Replayed(url.rpartition("/")[2], store.folder(manifest.number), manifest, _told(journal), digest)

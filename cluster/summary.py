@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from rich.markup import escape
 from rich.table import Table
 
+from cluster.models.redaction import without_secrets
 from cluster.progress import number
 
 if TYPE_CHECKING:
@@ -96,10 +97,10 @@ def show_items(title: str, figure: str, items: list[tuple[str, float]], console:
 
 
 def _shown_path(place: str) -> str:
-    """A path as a person would type it: relative to the working folder where it lies below it; a URL as it is."""
+    """A path as a person would type it, relative to the working folder if it lies in it; a URL without secrets."""
     path = Path(place)
     if "://" in place:
-        return place
+        return str(without_secrets(place))
     return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
 
 
