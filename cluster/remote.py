@@ -114,6 +114,9 @@ def answers_of(references: Any, timeout_s: float, what: str) -> Any:
         raise error.cause from error
     except ray.exceptions.RayActorError as error:
         raise StoreError(death(error)) from error
+    except ray.exceptions.RayError as error:  # such as an answer that was lost with the node it lay on
+        reason = " ".join(str(error).split())[:400]
+        raise StoreError(f"the answer of the {what} is lost: {type(error).__name__}: {reason}") from error
 
 
 def death(error: ray.exceptions.RayActorError) -> str:
