@@ -6,6 +6,8 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from cluster.snapshots.places import os_errors_told
+
 if TYPE_CHECKING:
     from cluster.config import Pipeline
 
@@ -38,5 +40,6 @@ def run_of(pipeline: Pipeline) -> Run:
             others += 1
             name = f"{stamp}-{others}"
     folder = (base / name).resolve()
-    folder.mkdir(parents=True, exist_ok=pipeline.run is not None)
+    with os_errors_told("making the run's folder", folder):
+        folder.mkdir(parents=True, exist_ok=pipeline.run is not None)
     return Run(name, folder, f"{place.rstrip('/')}/{name}" if "://" in place else str(folder))
