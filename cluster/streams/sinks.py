@@ -100,18 +100,15 @@ class FileDeadLetters:
             if self._file is None:
                 self._path.parent.mkdir(parents=True, exist_ok=True)
                 self._file = self._path.open("ab+")
-                self._end_line(self._file)
+                if (
+                    self._file.tell()
+                    and self._file.seek(-1, os.SEEK_END) >= 0
+                    and self._file.read(1) != b"\n"
+                ):
+                    self._file.write(b"\n")  # behind half a line of a job that was killed
             self._file.write(b"\n".join([*lines, b""]))
         except OSError as error:
             raise self._error(error) from error
-
-    @staticmethod
-    def _end_line(file: IO[bytes]) -> None:
-        """Whoever was killed while he wrote left half a line, which the first letter must not go on with."""
-        if file.tell():
-            file.seek(-1, os.SEEK_END)
-            if file.read(1) != b"\n":
-                file.write(b"\n")
 
     def flush(self) -> None:
         """Return when all lines are on the disk. Raises SourceError."""
