@@ -3,8 +3,7 @@
 Guaranteed: at least once. A worker flushes both before its offsets go into a snapshot, so of what a snapshot contains
 none is missing. After a crash the stream is read again from the last snapshot, and what lies behind it is written a
 second time. Repeats are told by `place`, which a record has once and for all and in every reading: a dead letter's, or
-a prediction's. A prediction's `batch` is no such name: a live stream's batches may be cut otherwise the next time. Nor
-need a repeat's prediction be equal: it is what the model of the new reading says.
+a prediction's. Its `batch` is no such name, for a live stream may be cut otherwise; nor need a repeat's value be equal.
 """
 
 from __future__ import annotations
@@ -95,17 +94,13 @@ class FileDeadLetters:
         """Append letters; they reach the disk with `flush`. Raises SourceError."""
         if not letters:
             return
-        lines = [encode_dead_letter(letter, self._value_bytes_max) for letter in letters]
         try:
             if self._file is None:
                 self._path.parent.mkdir(parents=True, exist_ok=True)
-                self._file = self._path.open("ab+")
-                if (
-                    self._file.tell()
-                    and self._file.seek(-1, os.SEEK_END) >= 0
-                    and self._file.read(1) != b"\n"
-                ):
-                    self._file.write(b"\n")  # behind half a line of a job that was killed
+                file = self._file = self._path.open("ab+")
+                if file.tell() and file.seek(-1, os.SEEK_END) >= 0 and file.read(1) != b"\n":
+                    file.write(b"\n")  # behind half a line of a job that was killed
+            lines = [encode_dead_letter(letter, self._value_bytes_max) for letter in letters]
             self._file.write(b"\n".join([*lines, b""]))
         except OSError as error:
             raise self._error(error) from error
