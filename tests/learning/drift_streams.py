@@ -54,13 +54,15 @@ def plain_loop(name: str, values: np.ndarray) -> np.ndarray:
 def errors(seed: int, rates: list[float], each: int) -> np.ndarray:
     """Errors 0 or 1, f64 (len(rates) * each,), at one rate after the other."""
     rng = np.random.default_rng(seed)
-    return (rng.random(len(rates) * each) < np.repeat(rates, each)).astype(np.float64)
+    found: np.ndarray = (rng.random(len(rates) * each) < np.repeat(rates, each)).astype(np.float64)
+    return found
 
 
 def losses(seed: int, rates: list[float], each: int) -> np.ndarray:
     """Log-losses f64 (len(rates) * each,) of a model that says 0.1, where the label's rate changes."""
     y = errors(seed, rates, each)
-    return np.where(y > 0.5, -np.log(0.1), -np.log(0.9))
+    found: np.ndarray = np.where(y > 0.5, -np.log(0.1), -np.log(0.9))
+    return found
 
 
 def values_for(name: str, seed: int) -> np.ndarray:
