@@ -23,6 +23,7 @@ from cluster.ending import uninterrupted
 from cluster.ray_session import RaySession
 from cluster.recommend import Recommender
 from cluster.remote import RayShards, RemoteCoordinator, answers_of
+from cluster.snapshots.errors import SnapshotError
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -195,11 +196,17 @@ class RayCluster:
 
     def write(self, moment: Moment, run_url: str) -> list[PartFiles]:
         """Have every shard write its part of a snapshot, beside its other work. Raises SnapshotError, StoreError."""
+        timeout_s = self._pipeline.snapshots.write_timeout_s
         references = [
             shard.write.options(concurrency_group="snapshots").remote(moment, run_url)
             for shard in self.shards
         ]
-        parts: list[PartFiles] = answers_of(references, self._pipeline.snapshots.write_timeout_s, "shard")
+        # Slow is not dead: whoever is still writing ends by himself once the next snapshot begins.
+        late = SnapshotError(
+            f"expected every shard to have written its part within {timeout_s:g} s, but not all have; raise "
+            "snapshots.write_timeout_s, or write to a faster place"
+        )
+        parts: list[PartFiles] = answers_of(references, timeout_s, "shard", late)
         return parts
 
     def recommender(self) -> Recommender:

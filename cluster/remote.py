@@ -100,8 +100,8 @@ class RemoteCoordinator:
         return answers_of(ref, self._call_timeout_s, "coordinator")
 
 
-def answers_of(references: Any, timeout_s: float, what: str) -> Any:
-    """`ray.get` whose failures are sentences."""
+def answers_of(references: Any, timeout_s: float, what: str, late: Exception | None = None) -> Any:
+    """`ray.get` whose failures are sentences; `late` is raised instead of StoreError if the answers do not come."""
     try:
         return ray.get(references, timeout=timeout_s)
     except ray.exceptions.GetTimeoutError as error:
@@ -109,7 +109,7 @@ def answers_of(references: Any, timeout_s: float, what: str) -> Any:
             f"expected the {what} to answer within {timeout_s:g} s, but it did not; look at the actors' logs, or raise "
             f"cluster.call_timeout_s"
         )
-        raise StoreError(msg) from error
+        raise late or StoreError(msg) from error
     except ray.exceptions.RayTaskError as error:
         raise error.cause from error
     except ray.exceptions.RayActorError as error:
