@@ -25,7 +25,7 @@ from cluster.runs import Run, run_of
 from cluster.snapshots.errors import SnapshotError
 from cluster.snapshots.store import SnapshotStore
 from cluster.snapshots.writing import SnapshotWriter
-from cluster.starts import OtherRunError, Start, Starter
+from cluster.starts import OtherRunError, Start, Starter, UnusableRunError
 from cluster.streams.file_source import schema_of
 from cluster.supervise import GaveUpError, Supervisor
 from cluster.versions import VersionBook
@@ -97,7 +97,15 @@ def run_job(
     def say(sentence: str) -> None:
         console.print(f"[yellow]{escape(sentence)}[/]", highlight=False, soft_wrap=True)
 
-    expected = (SourceError, StoreError, BarrierTimeoutError, SnapshotError, OtherRunError, GaveUpError)
+    expected = (
+        SourceError,
+        StoreError,
+        BarrierTimeoutError,
+        SnapshotError,
+        OtherRunError,
+        UnusableRunError,
+        GaveUpError,
+    )
     run: Run | None = None
     try:
         pipeline = resolved(pipeline)

@@ -9,11 +9,11 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from actors.ports import SourceError
-from cluster.assembly import WorkerSpec, wanted_records
+from cluster.assembly import WorkerSpec
+from cluster.first_look import FirstLook
 from cluster.snapshots.errors import SnapshotDamagedError
 from cluster.snapshots.job_arrays import job_of
 from cluster.snapshots.part_files import read_arrays
-from cluster.streams.open import describe_source
 from learning.coordination import assign
 from learning.encoding import merge_stats
 from learning.job_state import JobPlan, JobState
@@ -28,7 +28,11 @@ if TYPE_CHECKING:
     from cluster.streams.open import Bounds
     from learning.job_state import EncoderState
 
-__all__ = ["OtherRunError", "Start", "Starter"]
+__all__ = ["OtherRunError", "Start", "Starter", "UnusableRunError"]
+
+
+class UnusableRunError(Exception):
+    """No snapshot of the run can be used; the message says what to do."""
 
 
 class OtherRunError(Exception):
@@ -78,17 +82,29 @@ class Starter:
         self._say = say
         self._folder = folder
         self._workers = 1 if local else pipeline.cluster.workers
-        self._described: dict[int, Bounds] | None = None
+        self._look = FirstLook(pipeline, run_url)
         self._next_generation = next_generation or store.next_generation
 
     def begin(self, before: int | None = None) -> Start:
-        """From the newest whole snapshot (older than `before`), or anew. Raises SourceError, OtherRunError."""
+        """From the newest whole snapshot (older than `before`); anew if there never was one.
+
+        Raises:
+            UnusableRunError: there are snapshots, but none that can be used.
+            SourceError, OtherRunError: the stream, or the pipeline, is not what it was.
+
+        """
         while (manifest := self._store.newest(before)) is not None:
             try:
                 return self.at(manifest)
             except SnapshotDamagedError as damaged:
                 self._say(f"snapshot {manifest.number} is passed over: {damaged}")
                 before = manifest.number
+        if numbers := self._store.numbers():
+            # To begin anew would have retention remove what somebody may still mend.
+            raise UnusableRunError(
+                f"the run has {len(numbers)} finished snapshot(s), and none can be used (the reasons are above); put "
+                " the damaged files back, go on with the code that wrote them, or begin another run"
+            )
         return self._anew()
 
     def at(self, manifest: SnapshotManifest, tables: SnapshotManifest | None = None) -> Start:
@@ -116,29 +132,16 @@ class Starter:
         return job_of(self._pipeline.learner.build(), manifest, arrays)
 
     def _anew(self) -> Start:
-        bounds = self._describe()
+        bounds = self._look.first()
         # All of them, those without a record yet too: a run that begins at the end must not begin there again.
         offsets = {partition: first for partition, (first, _) in bounds.items()}
         metrics = self._pipeline.learner.build().metrics()
-        last = max(self._store.numbers(), default=0)  # damaged ones, whose numbers are taken all the same
-        return self._start(JobState(last, offsets, 0, 0, metrics), bounds, {}, (0, 0), 0)
-
-    def _describe(self) -> dict[int, Bounds]:
-        """Where a new run begins and ends; the ends of a bounded input are those of the first look."""
-        if self._described is None:
-            self._described = describe_source(
-                self._pipeline, **wanted_records(self._pipeline.learner.build())
-            )
-        return self._described
+        return self._start(JobState(0, offsets, 0, 0, metrics), bounds, {}, (0, 0), 0)
 
     def _bounds(self, manifest: SnapshotManifest) -> dict[int, Bounds]:
-        described = self._describe()
-        _check_partitions(self._pipeline, manifest, set(described))
-        ends = {} if manifest.note.get("finished") else manifest.ends
-        return {
-            p: (manifest.offsets.get(p, first), end if ends.get(p) is None else ends[p])
-            for p, (first, end) in described.items()
-        }
+        bounds = self._look.behind(manifest)
+        _check_partitions(self._pipeline, manifest, set(bounds))
+        return bounds
 
     def _start(
         self,

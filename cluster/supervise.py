@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from actors.ports import LaunchError, StoreError, StreamUnavailableError
 from actors.shard import StalePushError
-from cluster.snapshots.errors import SnapshotDamagedError
+from cluster.snapshots.errors import SnapshotDamagedError, SnapshotError
 from cluster.snapshots.writing import SnapshotWriter
 from learning.job_messages import (
     EndJob,
@@ -39,10 +39,10 @@ __all__ = ["GaveUpError", "Supervisor"]
 _LOOP_S = 0.02
 _PAUSE_MAX_S = 10.0
 
-RECOVERABLE = (StoreError, StreamUnavailableError, StalePushError)
+RECOVERABLE = (StoreError, StreamUnavailableError, StalePushError, SnapshotError)
 """What a return to the last snapshot can mend: deaths, silence, and their consequences."""
-WAITED_FOR = (StreamUnavailableError, LaunchError)
-"""What may come by itself: a broker, or room for actors; once the job has begun, it is waited for."""
+WAITED_FOR = (StreamUnavailableError, LaunchError, SnapshotError)
+"""What may come by itself: a broker, room for actors or on the disk; once the job has begun, it is waited for."""
 
 
 class GaveUpError(Exception):
@@ -82,7 +82,8 @@ class Supervisor:
         self._status_interval_s = status_interval_s
         self._attempts, self._deaths, self._recovered_at, self._failing_since_s = 0, 0, -1, 0.0
         self._asked_to_stop = self._begun = self._final = False
-        self._full_since_s = 0.0
+        self._full_since_s: float | None = None
+        self._begun_s = time.monotonic()
         self.recoveries = 0
 
     def run(self, on_begun: Callable[[Start], None] = lambda _: None) -> tuple[Status, SnapshotManifest]:
@@ -98,7 +99,7 @@ class Supervisor:
         while True:
             try:
                 start = self._begin(error)
-                self._begun = True
+                self._begun, self._begun_s = True, time.monotonic()
                 on_begun(start)
                 return self._learn(start)
             except RECOVERABLE as failed:
@@ -138,7 +139,8 @@ class Supervisor:
     def _note_failure(self, error: Exception) -> None:
         """Say it; give up after too many in a row without a newer snapshot; wait longer each time."""
         newest = self._writer.newest.number if self._writer.newest else 0
-        if newest != self._recovered_at:
+        lasted_s = time.monotonic() - self._begun_s
+        if newest != self._recovered_at or lasted_s > self._pipeline.recovery.unavailable_s:
             self._attempts, self._deaths = 0, 0
             self._recovered_at, self._failing_since_s = newest, time.monotonic()
         waited_for = isinstance(error, WAITED_FOR)  # which is no death, however often it is tried
@@ -196,9 +198,11 @@ class Supervisor:
     def _settle(self, settled: SnapshotWritten | SnapshotFailed, failures: int) -> None:
         """Tell the coordinator. The last snapshot is tried again for as long as a broker would be waited for."""
         now_s, waited_s = time.monotonic(), self._pipeline.recovery.unavailable_s
-        if failures == 1:
+        if not (failures and self._final):
+            self._full_since_s = None
+        elif self._full_since_s is None:
             self._full_since_s = now_s
-        if failures and self._final and now_s - self._full_since_s > waited_s:
+        elif now_s - self._full_since_s > waited_s:
             raise GaveUpError(
                 f"the last snapshot could not be written within {waited_s:g} s; make room, and continue the run "
                 "under the same name: it begins at the last snapshot that could"

@@ -6,7 +6,9 @@ import io
 import json
 from pathlib import Path
 
+import orjson
 import pytest
+from kafka import KafkaProducer
 from mlflow import MlflowClient
 from rich.console import Console
 
@@ -179,22 +181,43 @@ def test_a_damaged_memory_of_the_mlflow_run_makes_a_new_one(tmp_path: Path, text
     assert said == []
 
 
-def test_a_run_with_damaged_snapshots_only_begins_anew_behind_their_numbers(
-    broker: Broker, tmp_path: Path
-) -> None:
-    """What lies there is never written over, and never learnt from: the new state is that of a new run."""
+def test_a_run_with_damaged_snapshots_only_is_left_as_it_is(broker: Broker, tmp_path: Path) -> None:
+    """To begin anew would remove what can still be mended: the job says so; mended, the run goes on."""
     produce(broker, "resume-damaged", records(600), 2)
-    whole = learn(pipeline_of(broker, tmp_path, "resume-damaged", "run=other"))
-    first = learn(pipeline_of(broker, tmp_path, "resume-damaged", "snapshots.interval_records=200"))
-    damaged = sorted((tmp_path / "r1" / "snapshots").glob("[0-9]*/shard0_*.weights.rows.npy"))
-    for file in damaged:
-        file.write_bytes(file.read_bytes()[:-4] + b"\1\2\3\4")
+    first = learn(pipeline_of(broker, tmp_path, "resume-damaged", "records_max=300"))
+    file = next(Path(first.snapshot).glob("shard0_*.weights.rows.npy"))
+    whole = file.read_bytes()
+    file.write_bytes(whole[:-4] + bytes(byte ^ 1 for byte in whole[-4:]))
+    with pytest.raises(JobError, match="none can be used"):
+        learn(pipeline_of(broker, tmp_path, "resume-damaged"))
+    file.write_bytes(whole)
     again = learn(pipeline_of(broker, tmp_path, "resume-damaged"))
-    assert Path(again.snapshot).name > Path(first.snapshot).name
-    assert again.figures.status.records == 600
-    state, expected = load_model(again.snapshot), load_model(whole.snapshot)
+    other = learn(pipeline_of(broker, tmp_path, "resume-damaged", "run=other"))
+    state, expected = load_model(again.snapshot), load_model(other.snapshot)
     assert rows_of(state) == rows_of(expected)
     assert state.metrics == expected.metrics
+
+
+def test_a_run_from_the_latest_offset_keeps_it_though_it_died_before_a_snapshot(
+    broker: Broker, tmp_path: Path
+) -> None:
+    """`start: latest` is a place that is noted at the first look: what comes while the job is down is not skipped."""
+    produce(broker, "resume-noted", records(100), 2)
+    settings = ("source.start=latest", "source.until=forever", "records_max=60")
+    pipeline = pipeline_of(broker, tmp_path, "resume-noted", *settings)
+
+    def die() -> None:
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        learn(pipeline, on_ready=die)
+    producer = KafkaProducer(bootstrap_servers=broker.bootstrap_servers)
+    for i, row in enumerate(records(60, seed=1)):
+        producer.send("resume-noted", orjson.dumps(row), partition=i % 2)
+    producer.flush(30)
+    producer.close()
+    status = learn(pipeline).figures.status
+    assert (status.records, status.dead) == (60, 0)
 
 
 def rows_of(model: ModelState) -> dict[int, bytes]:
