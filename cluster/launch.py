@@ -86,7 +86,7 @@ class RayCluster:
             worker.open.remote(spec, self.shards, self._coordinator)
             for worker, spec in zip(self.workers, start.specs, strict=True)
         ]
-        self._await_start(begun)
+        self._await_start(begun, start.tables)
 
     def _end_generation(self, start: Start) -> None:
         """Drop the dead. The living shards and coordinator refuse the workers of before, which so end by themselves."""
@@ -147,21 +147,33 @@ class RayCluster:
     def _control(self, actor: Any, method: str) -> Any:
         return getattr(actor, method).options(concurrency_group="control").remote()
 
-    def _await_start(self, begun: list[Any]) -> None:
+    def _await_start(self, begun: list[Any], tables: int) -> None:
         """Wait (bounded) until every actor has its state and its kernels, and every worker its streams."""
-        timeout_s = self._pipeline.cluster.actor_start_timeout_s
-        ready, waiting = ray.wait(begun, num_returns=len(begun), timeout=timeout_s)
-        answers_of(ready, timeout_s, "actor")
-        if waiting:
+        actors = [*self.shards, self._coordinator, *self.workers]
+        start_s = self._pipeline.cluster.actor_start_timeout_s
+        if waiting := self._waiting([self._control(actor, "ping") for actor in actors], start_s):
             there = ", ".join(
                 f"{name} {amount:g}" for name, amount in sorted(ray.available_resources().items())
             )
-            msg = (
+            raise LaunchError(
                 f"expected {len(self.shards)} shards and {len(self.workers)} workers (1 CPU each) to start within "
-                f"{timeout_s:g} s, but {len(waiting)} did not; free in the cluster: {there}; "
+                f"{start_s:g} s, but {waiting} did not; free in the cluster: {there}; "
                 f"ask for fewer (cluster.shards, cluster.workers) or add nodes"
             )
-            raise LaunchError(msg)
+        load_s = self._pipeline.snapshots.write_timeout_s if tables else 0.0
+        if waiting := self._waiting(begun, start_s + load_s):
+            raise LaunchError(
+                f"expected every actor to have its kernels and streams{f', and snapshot {tables},' * bool(tables)} "
+                f"within {start_s + load_s:g} s, but {waiting} have not; look at their logs, or raise "
+                f"cluster.actor_start_timeout_s{' or snapshots.write_timeout_s' * bool(tables)}"
+            )
+
+    @staticmethod
+    def _waiting(begun: list[Any], timeout_s: float) -> int:
+        """How many have not ended after `timeout_s`; raises what another one has ended with."""
+        ready, waiting = ray.wait(begun, num_returns=len(begun), timeout=timeout_s)
+        answers_of(ready, timeout_s, "actor")
+        return len(waiting)
 
     def start(self) -> None:
         """Let the workers learn; returns at once."""

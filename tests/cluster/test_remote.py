@@ -8,11 +8,18 @@ from typing import Any, Never
 import pytest
 import ray
 
-from actors.ports import StoreError
+from actors.ports import LaunchError, StoreError
 from cluster.config import build_pipeline
 from cluster.launch import RayCluster
 from cluster.snapshots.errors import SnapshotError
 from learning.exchange import Moment
+
+
+def cluster_of() -> RayCluster:
+    """One whose snapshots may take 7 s, and its actors' start 3 s; nothing is begun."""
+    settings = {"snapshots": {"write_timeout_s": 7}, "cluster": {"actor_start_timeout_s": 3}}
+    values = {"name": "p", "source": {"kind": "kafka", "topic": "t"}, **settings}
+    return RayCluster(build_pipeline(values, [], origin="a test"))
 
 
 @pytest.mark.parametrize(
@@ -32,14 +39,38 @@ def test_a_slow_disk_fails_a_snapshot_and_a_dead_shard_the_generation(
         raise failure
 
     monkeypatch.setattr(ray, "get", fail)
-    cluster = RayCluster(
-        build_pipeline(
-            {"name": "p", "source": {"kind": "kafka", "topic": "t"}, "snapshots": {"write_timeout_s": 7}},
-            [],
-            origin="a test",
-        )
-    )
+    cluster = cluster_of()
     remote = SimpleNamespace(remote=lambda *_: None)
     cluster.shards = [SimpleNamespace(write=SimpleNamespace(options=lambda **_: remote))]
     with pytest.raises(kind, match=reason):
         cluster.write(Moment(1, 1), "run")
+
+
+@pytest.mark.parametrize(
+    ("tables", "started", "timeouts", "reason"),
+    [
+        (4, True, [3, 10], r"and snapshot 4, within 10 s, but 1 have not; .* or snapshots\.write_timeout_s"),
+        (0, True, [3, 3], r"kernels and streams within 3 s"),
+        (4, False, [3], "free in the cluster: CPU 2; ask for fewer"),
+    ],
+)
+def test_a_large_snapshot_takes_its_time_to_load_and_a_full_cluster_is_told_at_once(
+    monkeypatch: pytest.MonkeyPatch, tables: int, *, started: bool, timeouts: list[float], reason: str
+) -> None:
+    """More nodes would not help whoever waits for a disk."""
+    asked: list[float] = []
+
+    def wait(references: list[str], *, num_returns: int, timeout: float) -> tuple[list[str], list[str]]:
+        assert num_returns == len(references)
+        asked.append(timeout)
+        late = references == ["begun"] or not started
+        return ([], references) if late else (references, [])
+
+    monkeypatch.setattr(ray, "wait", wait)
+    monkeypatch.setattr(ray, "get", lambda *_, **__: None)
+    monkeypatch.setattr(ray, "available_resources", lambda: {"CPU": 2.0})
+    cluster = cluster_of()
+    monkeypatch.setattr(cluster, "_control", lambda *_: "ping")
+    with pytest.raises(LaunchError, match=reason):
+        cluster._await_start(["begun"], tables)
+    assert asked == timeouts
