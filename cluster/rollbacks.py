@@ -11,7 +11,7 @@ import time
 from typing import TYPE_CHECKING
 
 from cluster.mailbox import Answer
-from cluster.snapshots.errors import SnapshotDamagedError, SnapshotError
+from cluster.snapshots.errors import SnapshotDamagedError, SnapshotError, SupersededError
 from cluster.snapshots.going_back import go_back
 from learning.job_messages import SnapshotAsked, SnapshotFailed, SnapshotWritten
 
@@ -100,6 +100,8 @@ class Rollbacks:
                     note = {"request": request.id, "reason": request.reason}
                     copy = go_back(self._store, request.to, request.mode, note)
                 answer = Answer(done=True, sentence=self._told(request, copy))
+            except SupersededError:
+                raise  # the job that has taken over will answer
             except SnapshotError as error:
                 refused = f"the run did not go back to snapshot {request.to}: {error}"
                 answer = Answer(done=False, sentence=refused)

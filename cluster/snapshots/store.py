@@ -19,7 +19,7 @@ from dataclasses import replace
 
 from cluster.models.array_files import ArrayFileError, opened_array
 from cluster.snapshots import run_folder
-from cluster.snapshots.errors import SnapshotDamagedError, SnapshotError
+from cluster.snapshots.errors import SnapshotDamagedError, SnapshotError, SupersededError
 from cluster.snapshots.manifest import MANIFEST, MANIFEST_BYTES_MAX, SnapshotManifest
 from cluster.snapshots.places import Place
 from cluster.snapshots.remote_place import place_of
@@ -47,6 +47,7 @@ class SnapshotStore:
         self._run_url = run_url.rstrip("/")
         self._snapshots = self._run.child("snapshots")
         self._say = say
+        self._generation = 0  # the last that this job has counted
 
     def folder(self, number: int) -> str:
         """The folder of a snapshot, for `write_part` and `write_arrays`; a path or URL as the run's own."""
@@ -57,8 +58,14 @@ class SnapshotStore:
         return run_folder.exclusive(self._run)
 
     def next_generation(self) -> int:
-        """Count this start of the run, durably; 1 for the first."""
-        generation = (run_folder.last_generation(self._run) or 0) + 1
+        """Count this start of the run, durably; 1 for the first. Raises SupersededError if another job has begun."""
+        last = run_folder.last_generation(self._run) or 0
+        if self._generation and last > self._generation:
+            raise SupersededError(
+                f"start {self._generation} of run {self._run.url} may not begin again: start {last} has taken over; "
+                "end this job"
+            )
+        generation = last + 1
         for number in reversed(self.numbers()):  # the file may have been left behind when the run was copied
             try:
                 generation = max(generation, self.manifest(number).generation + 1)
@@ -66,6 +73,7 @@ class SnapshotStore:
             except SnapshotDamagedError as error:
                 self._say(f"snapshot {number} cannot be used: {error}")
         run_folder.write_generation(self._run, generation)
+        self._generation = generation
         return generation
 
     def numbers(self) -> list[int]:
@@ -76,6 +84,7 @@ class SnapshotStore:
         """Finish a snapshot whose files have all been written.
 
         Raises:
+            SupersededError: a later start of the run has taken over.
             SnapshotError: a file is not there, the parent is gone, it was finished before, or it cannot be written.
 
         """
@@ -85,7 +94,7 @@ class SnapshotStore:
                 f"{place.url} was finished already; give the next snapshot a number of its own"
             )
         if (latest := run_folder.last_generation(self._run) or 0) > manifest.generation:
-            raise SnapshotError(
+            raise SupersededError(
                 f"start {manifest.generation} of run {self._run.url} may not finish snapshot {manifest.number}: "
                 f"start {latest} has taken over; end this job"
             )

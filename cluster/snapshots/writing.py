@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from cluster.models.model_files import code_version
 from cluster.parts import folder_of
-from cluster.snapshots.errors import SnapshotError
+from cluster.snapshots.errors import SnapshotError, SupersededError
 from cluster.snapshots.file_entry import PartFiles
 from cluster.snapshots.job_arrays import arrays_of_job
 from cluster.snapshots.manifest import SnapshotManifest
@@ -64,6 +64,7 @@ class SnapshotWriter:
 
         Raises:
             StoreError: a shard has died; whatever else is no failure of the disk.
+            SupersededError: another job learns the run now; this one is to end.
 
         """
         if self._writing is None or not self._writing.done():
@@ -81,10 +82,11 @@ class SnapshotWriter:
         return SnapshotWritten(self.newest.number, size)
 
     def abandon(self) -> None:
-        """Wait until nothing is being written any more, however it ends: what it wrote is whole, or not there."""
+        """Wait until nothing is being written: what it wrote is whole, or not there. Raises SupersededError."""
         if self._writing is not None:
-            self._writing.exception()
-            self._writing = None
+            writing, self._writing = self._writing, None
+            if isinstance(error := writing.exception(), SupersededError):
+                raise error
 
     def close(self) -> None:
         """Wait for the last one."""
@@ -106,6 +108,8 @@ class SnapshotWriter:
                 created_s=time.time(), note=note,
             )  # fmt: skip
             self._store.commit(manifest)
+        except SupersededError:
+            raise
         except SnapshotError as error:
             raise _FailedError(moment.snapshot, str(error)) from error
         self._retain()

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from cluster.snapshots.errors import SnapshotError
+from cluster.snapshots.errors import SnapshotError, SupersededError
 from cluster.snapshots.store import SnapshotStore
 from tests.cluster.snapshot_runs import key_of, parts_of, values_of, write_files, write_snapshot
 
@@ -114,7 +114,14 @@ def test_each_start_has_a_number_of_its_own(store):
 def test_an_older_start_finishes_no_snapshot(store):
     """A job that was thought dead comes back after another has taken over; its folder is of no use to it."""
     assert [store.next_generation(), store.next_generation()] == [1, 2]
-    with pytest.raises(SnapshotError, match="start 2 has taken over"):
+    with pytest.raises(SupersededError, match="start 2 has taken over"):
         write_snapshot(store, 1, BASE, generation=1)
     write_snapshot(store, 1, BASE, generation=2)
     assert store.manifest(1).generation == 2
+
+
+def test_a_job_that_was_superseded_does_not_take_over_again(run_url, store, said):
+    """Behind a URL nothing is locked: were the older job to come back, the two would end each other for ever."""
+    assert (store.next_generation(), SnapshotStore(run_url, said.append).next_generation()) == (1, 2)
+    with pytest.raises(SupersededError, match="start 2 has taken over"):
+        store.next_generation()

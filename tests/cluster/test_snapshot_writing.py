@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import wait
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 
 from cluster.config import build_pipeline
-from cluster.snapshots.errors import SnapshotError
+from cluster.snapshots.errors import SnapshotError, SupersededError
 from cluster.snapshots.file_entry import PartFiles
 from cluster.snapshots.store import SnapshotStore
 from cluster.snapshots.writing import SnapshotWriter
@@ -18,12 +19,25 @@ from learning.exchange import Moment
 from learning.job_messages import SnapshotWritten, TakeSnapshot
 from learning.job_state import JobState
 
+PIPELINE = build_pipeline({"name": "p", "source": {"kind": "kafka", "topic": "t"}}, [], origin="a test")
+SHARDS: Any = SimpleNamespace(write=lambda *_: [PartFiles.of("shard0_g1", ())])
+
+
+def begin(writer: SnapshotWriter, folder: Path, number: int) -> None:
+    """Have a snapshot of generation 1 written, to its end."""
+    start: Any = SimpleNamespace(run_url=str(folder), ends={0: None})
+    encoder = (np.empty(0, np.uint64), np.empty((0, 3)))
+    metrics = PIPELINE.learner.build().metrics()
+    state = JobState(number, {0: number}, number, 0, metrics, encoders={0: encoder})
+    writer.begin(start, TakeSnapshot(Moment(1, number), state, final=False), {})
+    assert writer._writing is not None
+    wait([writer._writing], 30)
+
 
 def test_a_snapshot_is_written_where_nothing_may_be_removed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A bucket without the right to delete: said once, and no reason to write each snapshot whole, again and again."""
-    pipeline = build_pipeline({"name": "p", "source": {"kind": "kafka", "topic": "t"}}, [], origin="a test")
     said: list[str] = []
     store = SnapshotStore(str(tmp_path), print)
 
@@ -31,19 +45,24 @@ def test_a_snapshot_is_written_where_nothing_may_be_removed(
         raise SnapshotError("removing 000001 failed: forbidden")
 
     monkeypatch.setattr(store, "retain", refuse)
-    shards: Any = SimpleNamespace(write=lambda *_: [PartFiles.of("shard0_g1", ())])
-    writer = SnapshotWriter(shards, store, pipeline, said.append)
-    start: Any = SimpleNamespace(run_url=str(tmp_path), ends={0: None})
-    metrics = pipeline.learner.build().metrics()
-    encoder = (np.empty(0, np.uint64), np.empty((0, 3)))
+    writer = SnapshotWriter(SHARDS, store, PIPELINE, said.append)
     for number in (1, 2):
-        state = JobState(number, {0: number}, number, 0, metrics, encoders={0: encoder})
-        writer.begin(start, TakeSnapshot(Moment(1, number), state, final=False), {})
-        assert writer._writing is not None
-        writer._writing.result(30)
+        begin(writer, tmp_path, number)
         settled = writer.settled()
         assert isinstance(settled, SnapshotWritten)
         assert settled.number == number
     writer.close()
     assert store.numbers() == [1, 2]
     assert said == ["snapshots that are not needed any more stay: removing 000001 failed: forbidden"]
+
+
+def test_a_job_that_another_has_taken_over_from_ends(tmp_path: Path) -> None:
+    """Behind a URL nothing is locked: the older job would learn for ever what never counts."""
+    store = SnapshotStore(str(tmp_path), print)
+    assert [store.next_generation(), store.next_generation()] == [1, 2]
+    writer = SnapshotWriter(SHARDS, store, PIPELINE, print)
+    for end in (writer.settled, writer.abandon):
+        begin(writer, tmp_path, 1)
+        with pytest.raises(SupersededError, match="start 2 has taken over"):
+            end()
+    writer.close()
