@@ -21,7 +21,7 @@ __all__ = ["Version", "VersionBook", "snapshot_meant"]
 
 _FILE = "versions.json"
 _BYTES_MAX = 16 * 2**20
-_SNAPSHOT = re.compile(r"snapshot:([0-9]{1,6})", re.ASCII)
+_SNAPSHOT = re.compile(r"snapshot:([0-9]{1,10})", re.ASCII)
 
 
 class Version(NamedTuple):

@@ -22,7 +22,8 @@ __all__ = ["FORMAT", "MANIFEST", "MANIFEST_BYTES_MAX", "NUMBER_MAX", "SnapshotMa
 MANIFEST = "manifest.json"
 MANIFEST_BYTES_MAX = 16 * 2**20
 FORMAT = 2
-NUMBER_MAX = 999_999
+NUMBER_MAX = 2**31 - 2
+"""As far as a row's stamp reaches (learning/changes.py): one a second, for 68 years."""
 _NOTE_BYTES_MAX = 65_536
 _INT_END = 2**63
 

@@ -20,7 +20,7 @@ from dataclasses import replace
 from cluster.models.array_files import ArrayFileError, opened_array
 from cluster.snapshots import run_folder
 from cluster.snapshots.errors import SnapshotDamagedError, SnapshotError, SupersededError
-from cluster.snapshots.manifest import MANIFEST, MANIFEST_BYTES_MAX, SnapshotManifest
+from cluster.snapshots.manifest import MANIFEST, MANIFEST_BYTES_MAX, NUMBER_MAX, SnapshotManifest
 from cluster.snapshots.places import Place
 from cluster.snapshots.remote_place import place_of
 from cluster.snapshots.replay import ShardOf, TableSides, replay
@@ -30,7 +30,7 @@ from learning.table_state import TableState
 
 __all__ = ["SnapshotStore"]
 
-_FOLDER = re.compile(r"[0-9]{6}", re.ASCII)
+_FOLDER = re.compile(r"[0-9]{6}|[1-9][0-9]{6,9}", re.ASCII)
 _CHAIN_MAX = 1000
 
 
@@ -186,7 +186,7 @@ class SnapshotStore:
         """Remove snapshots other than the newest `keep` (1 and up), the pinned, and those that they rest on.
 
         Damaged ones do not count among the newest. Folders that were never finished go too, if a newer one was. Only
-        folders whose names are six digits are touched. Returns the finished ones that were removed.
+        folders that are named as a snapshot's are touched. Returns the finished ones that were removed.
         """
         if keep < 1:
             raise SnapshotError(f"expected to keep 1 snapshot or more, but came {keep}")
@@ -201,8 +201,12 @@ class SnapshotStore:
 
     def _folders(self) -> list[tuple[int, bool]]:
         """The number of each snapshot's folder, ascending, and whether it was finished."""
-        names = sorted(name for name in self._snapshots.folders() if _FOLDER.fullmatch(name) and int(name))
-        return [(int(name), MANIFEST in self._snapshots.child(name).sizes()) for name in names]
+        names = {int(name): name for name in self._snapshots.folders() if _FOLDER.fullmatch(name)}
+        return [
+            (number, MANIFEST in self._snapshots.child(name).sizes())
+            for number, name in sorted(names.items())
+            if 0 < number <= NUMBER_MAX
+        ]
 
     def _folder_of(self, manifest: SnapshotManifest) -> str:
         return self.folder(manifest.number)

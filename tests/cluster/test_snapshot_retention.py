@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from cluster.snapshots.errors import SnapshotError, SupersededError
+from cluster.snapshots.manifest import NUMBER_MAX
 from cluster.snapshots.store import SnapshotStore
 from tests.cluster.snapshot_runs import key_of, parts_of, values_of, write_files, write_snapshot
 
@@ -49,6 +50,16 @@ def test_what_a_kept_difference_rests_on_stays(store):
     assert store.retain(9) == []
     with pytest.raises(SnapshotError, match="expected to keep 1 snapshot or more"):
         store.retain(0)
+
+
+def test_a_run_goes_on_behind_its_millionth_snapshot(store):
+    """One every few seconds comes there within weeks; numbers, and not names, say which is the newest."""
+    for number in (999_999, 1_000_000, NUMBER_MAX):
+        write_snapshot(store, number, {1: number % 1000})
+    assert (store.numbers(), store.newest().number) == ([999_999, 1_000_000, NUMBER_MAX], NUMBER_MAX)
+    assert store.newest(NUMBER_MAX).number == 1_000_000
+    assert values_of(store.load(1_000_000)[0]["weights"]) == {1: 0}
+    assert store.retain(2) == [999_999]
 
 
 def test_unfinished_folders_go_once_a_newer_snapshot_is_finished(local, tmp_path):
