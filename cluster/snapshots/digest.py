@@ -10,6 +10,7 @@ import numpy as np
 
 from cluster.models.model_layout import learner_of
 from cluster.snapshots.job_arrays import job_of
+from cluster.snapshots.model import tables_of_snapshot
 from cluster.snapshots.part_files import read_arrays
 from learning.encoding import merge_stats
 
@@ -27,7 +28,8 @@ def state_digest(store: SnapshotStore, number: int) -> str:
     """SHA-256 of all that learning goes on from, in an order that does not depend on shards or growth of tables.
 
     In it: place in the stream, counters, metrics, what encoders know together, and of every table the keys, rows, names
-    and ticks of last use. Not in it: delays, which no replay can repeat, and what each shard keeps beside its rows.
+    and ticks of last use. Not in it: delays, which no replay can repeat, what each shard keeps beside its rows, and
+    rows that are too old, which go whenever a sweep or a restart comes by.
     Raises SnapshotDamagedError.
     """
     digest = hashlib.sha256()
@@ -49,7 +51,7 @@ def _arrays(store: SnapshotStore, number: int) -> Iterator[tuple[str, NDArray[An
     order = np.argsort(keys)
     yield "encoder.keys", keys[order]
     yield "encoder.stats", stats[order]
-    for name, table in sorted(store.load(number)[0].items()):
+    for name, table in sorted(tables_of_snapshot(store, number).items()):
         sorted_table = table.take(np.argsort(table.keys))
         yield f"{name}.keys", sorted_table.keys
         yield f"{name}.rows", sorted_table.rows

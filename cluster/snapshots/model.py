@@ -16,7 +16,9 @@ from learning.table_state import TableState
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["load_model", "model_of"]
+    from cluster.snapshots.replay import TableSides
+
+__all__ = ["load_model", "model_of", "tables_of_snapshot"]
 
 log = logging.getLogger("millrace.snapshots")
 
@@ -49,23 +51,33 @@ def _is_snapshot(folder: str) -> bool:
 def model_of(store: SnapshotStore, number: int) -> ModelState:
     """The model as of a snapshot. Raises SnapshotDamagedError."""
     manifest = store.manifest(number)
-    tables, sides = store.load(number)
+    tables = tables_of_snapshot(store, number)
     learner = learner_of(manifest.pipeline)
     arrays: dict[str, NDArray[Any]] = {}
     for spec in learner.specs():
-        arrays |= arrays_of(spec.name, _young(tables[spec.name], [part.get(spec.name, {}) for part in sides]))
+        arrays |= arrays_of(spec.name, tables[spec.name])
     job = read_arrays(store.folder(number), manifest.job.prefix, manifest.job.files)
     arrays |= {name: job[name] for name in ("encoder.keys", "encoder.stats")}
     return ModelState(manifest.pipeline, arrays, manifest.offsets, manifest.records, manifest.metrics)
 
 
+def tables_of_snapshot(store: SnapshotStore, number: int) -> dict[str, TableState]:
+    """The tables as of a snapshot, without rows that nobody has asked for since they were too old.
+
+    A shard drops those when it comes by, and at once when it begins at a snapshot, of which no later one tells: they
+    are rows of no state. Each shard has a clock of its own. Raises SnapshotDamagedError.
+    """
+    shards = store.manifest(number).shards
+    parts = [_young_tables(*store.load_shard(number, shard, shards)) for shard in range(shards)]
+    return {name: TableState.join([part[name] for part in parts]) for name in parts[0]}
+
+
+def _young_tables(tables: dict[str, TableState], sides: TableSides) -> dict[str, TableState]:
+    return {name: _young(state, [part.get(name, {}) for part in sides]) for name, state in tables.items()}
+
+
 def _young(state: TableState, sides: list[dict[str, NDArray[Any]]]) -> TableState:
-    """Without rows that nobody has asked for since they were too old: a shard drops them when it comes by."""
     ages = [side["age"] for side in sides if "age" in side]
     if state.used is None or not ages:
         return state
-    cutoff = int(ages[0][0, 1])
-    young = (state.used > cutoff) | (state.used < 0)
-    return TableState(
-        state.keys[young], state.rows[young], None if state.names is None else state.names.take(young)
-    )
+    return state.take((state.used > int(ages[0][0, 1])) | (state.used < 0))
