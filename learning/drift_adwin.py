@@ -10,6 +10,10 @@ is a change if for any border between two buckets
 with W the number of values in the window and v their variance. As in river, the window begins anew after a change
 (the paper drops the older part only), so what is left of the histogram at a change does not matter.
 
+The bound is Bernstein's, with 1 for the range of a value. It is fed with sums of blocks of B records, for which it is
+the bound on single records: in means, the first term is the same and the second 2/3 d h / B. With means of blocks the
+second would be B times too wide, and a loss of 0.4 that rises by 0.1 be found after 3,200 records instead of 700.
+
 The state, f64: total, sum of squared distances from the mean, W, ticks, fired; then the number of buckets of each
 level, and of each bucket its total and its own sum of squared distances, oldest first.
 """
@@ -27,6 +31,8 @@ from learning.drift_verdicts import FALL, NONE, RISE, expect_between
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+    from learning.drift_verdicts import Feed
 
 __all__ = ["Adwin"]
 
@@ -111,7 +117,7 @@ def _update(state, values, delta, clock, max_buckets, least, grace, out):  # noq
 class Adwin:
     """The default detector. `delta`: the smaller, the fewer false alarms; `clock`: looks at every clock-th value.
 
-    river's default clock of 32 is for single records; a value here is the mean of a block already.
+    river's default clock of 32 is for single records; a value here is a block of 32 already.
     """
 
     delta: float = 0.002
@@ -121,7 +127,7 @@ class Adwin:
     grace_period: int = 10
 
     kind: ClassVar[str] = "adwin"
-    binary: ClassVar[bool] = False
+    feeds: ClassVar[Feed] = "sums"
 
     def __post_init__(self) -> None:
         expect_between("delta", self.delta, 1e-300, 1.0)

@@ -24,6 +24,8 @@ from learning.drift_verdicts import FALL, NONE, RISE, WARNING, expect_between
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from learning.drift_verdicts import Feed
+
 __all__ = ["Ddm", "HddmA", "HddmW"]
 
 
@@ -153,7 +155,7 @@ class Ddm:
     drift_threshold: float = 3.0
 
     kind: ClassVar[str] = "ddm"
-    binary: ClassVar[bool] = True
+    feeds: ClassVar[Feed] = "errors"
 
     def __post_init__(self) -> None:
         expect_between("warm_start", self.warm_start, 1, 2**31)
@@ -180,7 +182,7 @@ class HddmA:
     two_sided: bool = False
 
     kind: ClassVar[str] = "hddm_a"
-    binary: ClassVar[bool] = True
+    feeds: ClassVar[Feed] = "errors"
 
     def __post_init__(self) -> None:
         expect_between("drift_confidence", self.drift_confidence, 1e-300, 1.0)
@@ -207,7 +209,7 @@ class HddmW:
     two_sided: bool = False
 
     kind: ClassVar[str] = "hddm_w"
-    binary: ClassVar[bool] = True
+    feeds: ClassVar[Feed] = "errors"
 
     def __post_init__(self) -> None:
         expect_between("drift_confidence", self.drift_confidence, 1e-300, 1.0)

@@ -25,6 +25,8 @@ from learning.drift_verdicts import FALL, NONE, RISE, expect_between
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from learning.drift_verdicts import Feed
+
 __all__ = ["Kswin", "ks_chance"]
 
 _HEAD = 2
@@ -58,13 +60,13 @@ def _distance(older: NDArray[np.float64], newer: NDArray[np.float64]) -> int:
 class Kswin:
     """`alpha`: chance of a false verdict at one look; there is one at every value, so choose it small."""
 
-    alpha: float = 0.0001
-    window_size: int = 100
-    stat_size: int = 30
+    alpha: float = 0.0005
+    window_size: int = 200
+    stat_size: int = 60
     seed: int = 0
 
     kind: ClassVar[str] = "kswin"
-    binary: ClassVar[bool] = False
+    feeds: ClassVar[Feed] = "means"
 
     def __post_init__(self) -> None:
         expect_between("alpha", self.alpha, 0.0, 1.0)

@@ -30,6 +30,8 @@ from learning.drift_verdicts import FALL, NONE, RISE, WARNING, expect_between
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from learning.drift_verdicts import Feed
+
 __all__ = ["PageHinkley", "Window"]
 
 
@@ -68,12 +70,12 @@ class PageHinkley:
 
     min_instances: int = 30
     delta: float = 0.02
-    threshold: float = 5.0
+    threshold: float = 3.0
     alpha: float = 1 - 0.0001
     mode: str = "both"
 
     kind: ClassVar[str] = "page_hinkley"
-    binary: ClassVar[bool] = False
+    feeds: ClassVar[Feed] = "means"
 
     def __post_init__(self) -> None:
         expect_between("min_instances", self.min_instances, 1, 2**31)
@@ -133,13 +135,13 @@ def _window(state, values, recent, baseline_min, threshold, warning, out):  # no
 class Window:
     """`recent` values against at least `baseline_min` before them; `threshold` and `warning` in standard errors."""
 
-    recent: int = 16
+    recent: int = 32
     baseline_min: int = 64
     threshold: float = 4.5
     warning: float = 3.5
 
     kind: ClassVar[str] = "window"
-    binary: ClassVar[bool] = False
+    feeds: ClassVar[Feed] = "means"
 
     def __post_init__(self) -> None:
         expect_between("recent", self.recent, 1, 100_000)

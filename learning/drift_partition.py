@@ -80,7 +80,9 @@ class Partition:
         """Feed records f64 (s, n): the means f64 (s, m) of the blocks that became full, and what was signalled."""
         means, ends = self.blocks.add(values)
         fed, places = means[0], ends
-        if detector.binary:
+        if detector.feeds == "sums":
+            fed = means[0] * self.blocks.block_records
+        elif detector.feeds == "errors":
             # A probability below one half for the label that came is a wrong answer.
             fed, places = (values[0] > _LN2).astype(np.float64), np.arange(1, values.shape[1] + 1)
         verdicts = detector.update(self.state, fed)

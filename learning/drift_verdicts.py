@@ -14,11 +14,13 @@ values, and compare all verdicts.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar, Protocol
+from typing import TYPE_CHECKING, ClassVar, Literal, Protocol
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
+
+    Feed = Literal["means", "sums", "errors"]
 
 __all__ = ["FALL", "NONE", "RISE", "WARNING", "Detector", "expect_between"]
 
@@ -30,8 +32,8 @@ class Detector(Protocol):
     """A detector's parameters and mathematics; the fields of each are its parameters, `kind` is its name."""
 
     kind: ClassVar[str]
-    binary: ClassVar[bool]
-    """True: it takes an error of 0 or 1 for each record; False: it takes means of blocks of losses."""
+    feeds: ClassVar[Feed]
+    """What it takes: means of blocks of losses, their sums, or an error of 0 or 1 for each record."""
 
     def initial(self) -> NDArray[np.float64]:
         """The state f64 (width,) of a detector that has seen nothing."""

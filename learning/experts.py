@@ -1,11 +1,12 @@
 """Weights over K experts: predictions are mixed with weights that were fixed before the label, then the weights learn.
 
     fixed_share   w_k <- (1 - a) w_k exp(-eta loss_k) / Z + a / K     (M. Herbster, M. Warmuth: Tracking the Best
-                  Expert, 1998), uniform at the start, kept as logarithms. With log-loss and eta = 1 it is the exact
-                  Bayes mixture over all sequences of experts, each of whose steps stays with probability 1 - a and
-                  else draws one of the K anew; so of any sequence with s switches in T records it loses at most
-                  `regret_bound` more.
-    hedge         the same with a = 0 (Y. Freund, R. Schapire 1997): loses at most ln K more than the best expert.
+                  Expert, 1998), uniform at the start. With log-loss and eta = 1 it is the exact Bayes mixture over all
+                  sequences of experts, each of whose steps stays with probability 1 - a and else draws one of the K
+                  anew; so of any sequence with s switches in T records it loses at most `regret_bound` more. Labels of
+                  0 and 1 need no logarithm: exp(-loss) is a probability. Other losses go by logarithms.
+    hedge         the same with a = 0, always in logarithms (Y. Freund, R. Schapire 1997): loses at most ln K more than
+                  the best expert.
     inverse_error w_k ~ 1 / (mean loss_k + offset), the mean decaying with `half_life_records`.
     best_recent   the expert with the least decayed mean loss alone; equal ones share.
 
@@ -63,9 +64,14 @@ class Experts:
         self._squared = squared
         self._state = np.zeros((4, experts))
         self._state[WEIGHT], self._state[RAMP] = 1.0 / experts, 1.0
-        if self.rule.code == kernels.SHARE:
+        if self._hedge:
             self._state[SCORE] = -math.log(experts)
         self._boost = np.array([0.0, 0.0, 1.0])
+
+    @property
+    def _hedge(self) -> bool:
+        """Whether logarithms of weights are what counts."""
+        return self.rule.code == kernels.SHARE and self.rule.numbers[1] == 0.0
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -147,20 +153,22 @@ class Experts:
         return int(self.ids[-1])
 
     def _spawn_weight(self, column: NDArray[np.float64], place: int | None, mass: float | None) -> None:
-        hedge = self.rule.numbers[1] == 0.0
         if place is not None:
             if mass is not None:
                 raise ValueError("an expert with a parent takes half of its weight: give no mass")
-            self._state[SCORE, place] -= math.log(2.0)
+            if self._hedge:
+                self._state[SCORE, place] -= math.log(2.0)
             self._state[WEIGHT, place] *= 0.5
             column[:] = self._state[:, place]
             return
-        taken = (1.0 / (len(self) + 1) if hedge else 0.0) if mass is None else mass
-        if not 0.0 <= taken < 1.0 or (hedge and taken == 0.0):
+        taken = (1.0 / (len(self) + 1) if self._hedge else 0.0) if mass is None else mass
+        if not 0.0 <= taken < 1.0 or (self._hedge and taken == 0.0):
             raise ValueError(f"expected a mass below 1 and 0 or more (hedge: above 0), got {taken}")
-        self._state[SCORE] += math.log1p(-taken)
         self._state[WEIGHT] *= 1.0 - taken
-        column[[SCORE, WEIGHT, RAMP]] = math.log(taken) if taken else -math.inf, taken, 1.0
+        column[[WEIGHT, RAMP]] = taken, 1.0
+        if self._hedge:
+            self._state[SCORE] += math.log1p(-taken)
+            column[SCORE] = math.log(taken)
 
     def remove(self, expert: int) -> float:
         """Take an expert's column out; its weight, which is returned, goes to the others in proportion."""
@@ -173,7 +181,7 @@ class Experts:
         total = self._state[WEIGHT].sum()
         alone = np.full(len(self), 1.0 / len(self))
         self._state[WEIGHT] = self._state[WEIGHT] / total if total > 0.0 else alone
-        if self.rule.code == kernels.SHARE:
+        if self._hedge:
             whole = np.logaddexp.reduce(self._state[SCORE])
             self._state[SCORE] = self._state[SCORE] - whole if np.isfinite(whole) else np.log(alone)
         return weight

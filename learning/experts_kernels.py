@@ -25,20 +25,24 @@ __all__ = [
 SHARE, INVERSE_ERROR, BEST_RECENT = range(3)
 """Rules: exponential weights (fixed share; Hedge is the share 0), by inverse loss, the best alone."""
 SCORE, WEIGHT, COUNT, RAMP = range(4)
-"""Rows of the state f64 (4, K): log weight (SHARE) or decayed sum of losses; weight; decayed number of losses; how much
-of its weight an expert may have, from 0 for one that has just come to 1."""
+"""Rows of the state f64 (4, K): log weight (hedge), nothing (fixed share) or decayed sum of losses; weight; decayed
+number of losses; how much of its weight an expert may have, from 0 for one that has just come to 1."""
 
 _LOSS_MAX = 1e6
 _EXCESS_MIN = 1e-12
+_ETA_MAX = 10.0
+"""Up to it, 1e-15 to the power of eta is far from the smallest float."""
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _exponential(state, losses, eta, share):  # noqa: ANN001, ANN202
+def _exponential(state, losses, eta, share, hedge):  # noqa: ANN001, ANN202
     """w <- (1 - share) w exp(-eta loss) / Z + share / K, in logarithms."""
     count = state.shape[1]
     most = -np.inf
     for k in range(count):
-        state[SCORE, k] -= eta * losses[k]
+        # Without a share a weight may become too small for a float, its logarithm not: so that is what hedge keeps.
+        score = state[SCORE, k] if hedge else math.log(state[WEIGHT, k])
+        state[SCORE, k] = score - eta * losses[k]
         most = max(most, state[SCORE, k])
     total = 0.0
     for k in range(count):
@@ -46,17 +50,37 @@ def _exponential(state, losses, eta, share):  # noqa: ANN001, ANN202
         total += state[WEIGHT, k]
     for k in range(count):
         state[WEIGHT, k] = (1.0 - share) * state[WEIGHT, k] / total + share / count
-        # Without a share, a weight may be too small for a float; its logarithm is not.
-        state[SCORE, k] = (
-            math.log(state[WEIGHT, k]) if share > 0.0 else state[SCORE, k] - most - math.log(total)
-        )
+        if not hedge:
+            state[SCORE, k] = 0.0
+        else:
+            state[SCORE, k] = (
+                math.log(state[WEIGHT, k]) if share > 0.0 else state[SCORE, k] - most - math.log(total)
+            )
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _by_likelihood(state, predictions, y, eta, share):  # noqa: ANN001, ANN202
+    """The same for the log-loss of a label of 0 or 1, whose exp(-loss) is the probability that the label was given.
+
+    It is at least 1e-15, and after any step a weight at least share / K: nothing is too small for a float.
+    """
+    count = state.shape[1]
+    total = 0.0
+    for k in range(count):
+        p = predictions[k]
+        q = (p if y == 1.0 else 1.0 - p) if not math.isnan(p) else 0.0
+        q = min(max(q, LOSS_P_MIN), 1.0)
+        state[WEIGHT, k] *= q if eta == 1.0 else q**eta
+        total += state[WEIGHT, k]
+    for k in range(count):
+        state[WEIGHT, k] = (1.0 - share) * state[WEIGHT, k] / total + share / count
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def _by_record(state, rule, losses, records, offset, keep, ramp_step):  # noqa: ANN001, ANN202
     """Weights from each expert's decayed mean loss."""
     count = state.shape[1]
-    kept = keep**records
+    kept = keep if records == 1.0 else keep**records
     best, ready = np.inf, False
     for k in range(count):
         state[SCORE, k] = kept * state[SCORE, k] + losses[k]
@@ -79,6 +103,17 @@ def _by_record(state, rule, losses, records, offset, keep, ramp_step):  # noqa: 
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
+def _count_down(boost, records):  # noqa: ANN001, ANN202
+    """So many records have passed since the share was raised."""
+    held = min(boost[1], records)
+    boost[1] -= held
+    if records > held and boost[0] > 0.0:
+        boost[0] *= boost[2] ** (records - held)
+        if boost[0] < _EXCESS_MIN:
+            boost[0] = 0.0
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
 def advance(state, boost, losses, records, rule, numbers):  # noqa: ANN001, ANN201
     """One step with losses f64 (K,) that are the sums over `records` records.
 
@@ -90,15 +125,10 @@ def advance(state, boost, losses, records, rule, numbers):  # noqa: ANN001, ANN2
         rate = min(share + boost[0], 1.0)
         if records != 1.0:
             rate = -math.expm1(records * math.log1p(-rate)) if rate < 1.0 else 1.0
-        _exponential(state, losses, eta, rate)
+        _exponential(state, losses, eta, rate, share == 0.0)
     else:
         _by_record(state, rule, losses, records, offset, keep, ramp_step)
-    held = min(boost[1], records)
-    boost[1] -= held
-    if records > held and boost[0] > 0.0:
-        boost[0] *= boost[2] ** (records - held)
-        if boost[0] < _EXCESS_MIN:
-            boost[0] = 0.0
+    _count_down(boost, records)
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -123,9 +153,15 @@ def mix_all(state, predictions, out):  # noqa: ANN001, ANN201
 def run(state, boost, predictions, labels, rule, numbers, squared, out):  # noqa: ANN001, ANN201
     """out[i] from the weights before record i; only then its label f32 is looked at."""
     losses = np.empty(state.shape[1])
+    eta, share = numbers[0], numbers[1]
+    by_likelihood = rule == SHARE and share > 0.0 and eta <= _ETA_MAX and not squared
     for i in range(len(labels)):
         out[i] = _mix(state, predictions[i])
         y = np.float64(labels[i])
+        if by_likelihood and y in (0.0, 1.0):
+            _by_likelihood(state, predictions[i], y, eta, min(share + boost[0], 1.0))
+            _count_down(boost, 1.0)
+            continue
         for k in range(len(losses)):
             p = predictions[i, k]
             if squared:
@@ -135,5 +171,7 @@ def run(state, boost, predictions, labels, rule, numbers, squared, out):  # noqa
             if math.isnan(p):
                 p = 0.0 if y >= 0.5 else 1.0
             p = min(max(p, LOSS_P_MIN), 1.0 - LOSS_P_MIN)
-            losses[k] = -(y * math.log(p) + (1.0 - y) * math.log1p(-p))
+            losses[k] = -(y * math.log(p) if y > 0.0 else 0.0) - (
+                (1.0 - y) * math.log1p(-p) if y < 1.0 else 0.0
+            )
         advance(state, boost, losses, 1.0, rule, numbers)

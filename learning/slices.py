@@ -106,12 +106,16 @@ class Slices:
         if keys.shape != labels.shape:
             raise ValueError(f"expected a key for each of {len(labels)} records, got {keys.shape}")
         distinct, first, index = np.unique(keys, return_index=True, return_inverse=True)
-        names: dict[Name, list[int]] = {}
+        names: dict[Name, int] = {}
+        number = np.empty(len(distinct), np.int64)
         for place in np.argsort(first, kind="stable").tolist():
-            names.setdefault(self._slice(int(distinct[place])), []).append(place)
-        for name, places in names.items():
-            own = np.isin(index, places)
-            self._group(name).total.update(predictions[own], labels[own])
+            number[place] = names.setdefault(self._slice(int(distinct[place])), len(names))
+        of_record = number[index]
+        order = np.argsort(of_record, kind="stable")
+        ends = np.cumsum(np.bincount(of_record, minlength=len(names)))[:-1]
+        parts = zip(names, np.split(predictions[order], ends), np.split(labels[order], ends), strict=True)
+        for name, own_predictions, own_labels in parts:
+            self._group(name).total.update(own_predictions, own_labels)
 
     def _slice(self, key: int) -> Name:
         if (VALUE, key) in self._groups:
