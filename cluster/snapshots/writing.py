@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 __all__ = ["SnapshotWriter"]
 
+_ABANDON_TIMEOUT_S = 20.0
+
 
 class _Shards(Protocol):
     def write(self, moment: Moment, run_url: str) -> list[PartFiles]:
@@ -48,7 +50,7 @@ class SnapshotWriter:
         self._pipeline = pipeline
         self._say = say
         self._pinned = pinned
-        self._threads = ThreadPoolExecutor(max_workers=1, thread_name_prefix="millrace-snapshot")
+        self._threads = _thread()
         self._writing: Future[SnapshotManifest] | None = None
         self.newest: SnapshotManifest | None = None
         self.seconds = 0.0
@@ -82,11 +84,18 @@ class SnapshotWriter:
         return SnapshotWritten(self.newest.number, size)
 
     def abandon(self) -> None:
-        """Wait until nothing is being written: what it wrote is whole, or not there. Raises SupersededError."""
-        if self._writing is not None:
-            writing, self._writing = self._writing, None
-            if isinstance(error := writing.exception(), SupersededError):
-                raise error
+        """Wait until nothing is being written any more, however it ends: what it wrote is whole, or not there.
+
+        A shard that hangs is not waited for: `commit` refuses what it may still write, once another generation began.
+        """
+        if self._writing is None:
+            return
+        try:
+            self._writing.exception(_ABANDON_TIMEOUT_S)
+        except TimeoutError:
+            self._threads.shutdown(wait=False)
+            self._threads = _thread()
+        self._writing = None
 
     def close(self) -> None:
         """Wait for the last one."""
@@ -125,6 +134,10 @@ class SnapshotWriter:
             self._kept = True
         else:
             self._kept = False
+
+
+def _thread() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(max_workers=1, thread_name_prefix="millrace-snapshot")
 
 
 class _FailedError(Exception):
