@@ -84,18 +84,21 @@ class SnapshotWriter:
         return SnapshotWritten(self.newest.number, size)
 
     def abandon(self) -> None:
-        """Wait until nothing is being written any more, however it ends: what it wrote is whole, or not there.
+        """Wait until nothing is being written: what it wrote is whole, or not there. Raises SupersededError.
 
         A shard that hangs is not waited for: `commit` refuses what it may still write, once another generation began.
         """
         if self._writing is None:
             return
+        writing, self._writing = self._writing, None
         try:
-            self._writing.exception(_ABANDON_TIMEOUT_S)
+            error = writing.exception(_ABANDON_TIMEOUT_S)
         except TimeoutError:
             self._threads.shutdown(wait=False)
             self._threads = _thread()
-        self._writing = None
+            return
+        if isinstance(error, SupersededError):
+            raise error
 
     def close(self) -> None:
         """Wait for the last one."""
