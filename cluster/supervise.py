@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from actors.ports import LaunchError, StoreError, StreamUnavailableError
 from actors.shard import StalePushError
-from cluster.snapshots.errors import SnapshotDamagedError, SnapshotError
+from cluster.snapshots.errors import SnapshotDamagedError, SnapshotError, SupersededError
 from cluster.snapshots.writing import SnapshotWriter
 from learning.job_messages import (
     EndJob,
@@ -102,6 +102,8 @@ class Supervisor:
                 self._begun, self._begun_s = True, time.monotonic()
                 on_begun(start)
                 return self._learn(start)
+            except SupersededError:
+                raise  # another job learns the run now
             except RECOVERABLE as failed:
                 if not self._begun and isinstance(failed, WAITED_FOR):
                     raise  # what is not there in the first place is for the user to mend
