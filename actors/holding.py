@@ -18,7 +18,7 @@ from learning.keys import BIAS_KEY
 from learning.policy import TablePolicy
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -65,8 +65,16 @@ class Holding:
         with self.lock:
             logs = [table.changes for table in self.tables]
             chunks = [log.chunks(self.lock, rows_max) for log in logs]
+            removed, sides = [log.removed() for log in logs], self._sides
+            begun = [(log, log.reading) for log in logs]
             names = [spec.name for spec in self.specs]
-            return HoldingPart(names, chunks, [log.removed() for log in logs], self._sides)
+
+        def forget() -> None:
+            with self.lock:
+                for log, reading in begun:
+                    log.forget(reading)
+
+        return HoldingPart(names, chunks, removed, sides, forget)
 
     def snapshot(self) -> Tables:
         """Of each table, copies of all keys, rows and names as they are now."""
@@ -107,7 +115,10 @@ class Holding:
 
 
 class HoldingPart:
-    """A frozen holding, for whoever writes it (implements cluster.snapshots' FrozenPart)."""
+    """A frozen holding, for whoever writes it (implements cluster.snapshots' FrozenPart).
+
+    Until it is read to its end or closed, rows are copied before they change.
+    """
 
     def __init__(
         self,
@@ -115,11 +126,17 @@ class HoldingPart:
         chunks: Sequence[Iterator[TableState]],
         removed: Sequence[NDArray[np.uint64]],
         sides: Sequence[dict[str, NDArray[Any]]],
+        forget: Callable[[], None],
     ) -> None:
         self._by_name = {name: t for t, name in enumerate(names)}
         self._chunks = chunks
         self._removed = removed
         self._sides = sides
+        self._forget = forget
+
+    def close(self) -> None:
+        """Read no more; what was not read is forgotten."""
+        self._forget()
 
     def tables(self) -> list[str]:
         """Names of the tables."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from contextlib import closing
 from typing import TYPE_CHECKING
 
 from actors.shard import ParameterShard
@@ -68,4 +69,5 @@ def write_shard(held: ParameterShard | LocalStore, shard: int, moment: Moment, r
         held.freeze(moment)
         part = held.part()
     prefix = f"shard{shard}_g{moment.generation}"
-    return PartFiles.of(prefix, write_part(folder_of(run_url, moment.snapshot), prefix, part))
+    with closing(part):  # a disk that is full must not have the table copy its rows until the next snapshot
+        return PartFiles.of(prefix, write_part(folder_of(run_url, moment.snapshot), prefix, part))

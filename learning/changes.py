@@ -109,6 +109,16 @@ class ChangeLog:
         self._reading, self._removed = None, []
         self._known = number > 0
 
+    @property
+    def reading(self) -> object | None:
+        """The snapshot that has begun and is not yet read to its end, for `forget`."""
+        return self._reading
+
+    def forget(self, reading: object | None) -> None:
+        """Nobody will read `reading` to its end: rows need not be kept for it any more."""
+        if self._reading is reading:
+            self._reading = None
+
     def removed(self) -> NDArray[np.uint64]:
         """Keys that went between the two snapshots; some of them may have come back."""
         return np.empty(0, np.uint64) if self._reading is None else self._reading.removed

@@ -10,7 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from cluster import parts
 from cluster.config import build_pipeline
+from cluster.local_store import LocalStore
 from cluster.snapshots.errors import SnapshotError, SupersededError
 from cluster.snapshots.file_entry import PartFiles
 from cluster.snapshots.store import SnapshotStore
@@ -66,3 +68,17 @@ def test_a_job_that_another_has_taken_over_from_ends(tmp_path: Path) -> None:
         with pytest.raises(SupersededError, match="start 2 has taken over"):
             end()
     writer.close()
+
+
+def test_a_part_that_cannot_be_written_is_forgotten(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The disk is full: a table that went on copying rows for it would fill the memory as well."""
+    held = LocalStore(PIPELINE.learner.build())
+
+    def fail(*_: Any) -> None:
+        assert all(table.changes.reading is not None for table in held.held.tables)
+        raise SnapshotError("no space left")
+
+    monkeypatch.setattr(parts, "write_part", fail)
+    with pytest.raises(SnapshotError, match="no space left"):
+        parts.write_shard(held, 0, Moment(1, 1), str(tmp_path))
+    assert all(table.changes.reading is None for table in held.held.tables)

@@ -219,6 +219,22 @@ def test_a_snapshot_that_nobody_has_read_gives_way_to_the_next() -> None:
     assert len(TableState.join([*table.changes.chunks(contextlib.nullcontext(), 3)]).keys) == 10
 
 
+def test_nothing_is_kept_for_a_snapshot_that_nobody_reads_on() -> None:
+    """The disk was full: until the next snapshot, each row that changes would be copied, and stay in memory."""
+    table = BoundedTable(1, KEEPS_ALL)
+    log, keys = table.changes, np.arange(10, dtype=np.uint64)
+    table.open(keys, None, 1, math.nan, NEVER)
+    table.freeze(1, 0)
+    old, pieces = log.reading, log.chunks(contextlib.nullcontext(), 2)
+    assert [len(next(pieces).keys) for _ in range(2)] == [0, 2]
+    log.forget(old)
+    assert log.reading is None
+    assert not [*pieces]
+    table.freeze(2, 0)
+    log.forget(old)  # comes too late to harm the one that has begun meanwhile
+    assert len(TableState.join([*log.chunks(contextlib.nullcontext(), 3)]).keys) == 10
+
+
 @pytest.mark.parametrize("policy", [KEEPS_ALL, TablePolicy(rows_max=30_000)], ids=["all", "ceiling"])
 def test_a_thread_that_reads_beside_one_that_learns_gets_the_freeze(policy: TablePolicy) -> None:
     """Rows are opened under the lock and changed outside of it, as a learner does that works on the table's own."""
