@@ -4,7 +4,8 @@ Messages in:
     report(Reported) -> Directive: from workers, once a batch (or once an idle wait).
     arrive(Arrived) -> Directive: a worker stands at a barrier, or has finished.
     directive() -> Directive: a waiting worker asks whether its barrier is down.
-    commands() -> list[Command]: the supervisor fetches what is to be done; each command is handed out once.
+    commands(seen) -> list[Command]: the supervisor fetches what is to be done, behind the `seen` commands of this
+        generation that it has: what did not reach it, since Ctrl-C came in between, is there the next time.
     tell(event): a snapshot is written, has failed, or is asked for; everybody is to stop. From the supervisor.
     begin(plan): another generation of the job.
     ping(): says that it lives.
@@ -79,6 +80,7 @@ class Coordinator:
         with self._lock:
             self._brain = Brain(plan)
             self._commands: list[Command] = []
+            self._forgotten = self._handed_out = 0
 
     def ping(self) -> None:
         """Say that this process lives."""
@@ -100,11 +102,13 @@ class Coordinator:
         """Something has happened, or is wanted."""
         self._handle(event)
 
-    def commands(self) -> list[Command]:
-        """Commands that have come up since the last call."""
+    def commands(self, seen: int | None = None) -> list[Command]:
+        """Commands of this generation behind the first `seen`; by default, those since the last call."""
         with self._lock:
-            commands, self._commands = self._commands, []
-            return commands
+            seen = self._handed_out if seen is None else seen
+            del self._commands[: seen - self._forgotten]
+            self._forgotten, self._handed_out = seen, seen + len(self._commands)
+            return [*self._commands]
 
     def status(self) -> Status:
         """Progress since the start."""

@@ -58,6 +58,7 @@ class RemoteCoordinator:
         self._call_timeout_s = call_timeout_s
         self._in_flight: Any = None
         self._directive = Directive(moment.snapshot, moment)
+        self._seen = 0
 
     def report(self, reported: Reported) -> Directive:
         """Send figures; returns the newest directive known."""
@@ -79,7 +80,8 @@ class RemoteCoordinator:
 
     def commands(self) -> list[Command]:
         """Commands that have come up since the last call."""
-        commands: list[Command] = self._get(self.handle.commands.remote())
+        commands: list[Command] = self._get(self.handle.commands.remote(self._seen))
+        self._seen += len(commands)  # not before: Ctrl-C while we waited has them sent again
         return commands
 
     def tell(self, event: Event) -> None:

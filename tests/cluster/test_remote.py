@@ -5,14 +5,19 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import Any, Never
 
+import numpy as np
 import pytest
 import ray
 
 from actors.ports import LaunchError, StoreError
 from cluster.config import build_pipeline
 from cluster.launch import RayCluster
+from cluster.remote import RemoteCoordinator
 from cluster.snapshots.errors import SnapshotError
 from learning.exchange import Moment
+from learning.ftrl import Ftrl
+from learning.job_messages import Arrived, TakeSnapshot
+from tests.direct import coordinator_for
 
 
 def cluster_of() -> RayCluster:
@@ -44,6 +49,28 @@ def test_a_slow_disk_fails_a_snapshot_and_a_dead_shard_the_generation(
     cluster.shards = [SimpleNamespace(write=SimpleNamespace(options=lambda **_: remote))]
     with pytest.raises(kind, match=reason):
         cluster.write(Moment(1, 1), "run")
+
+
+def test_ctrl_c_loses_no_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It comes while the answer is on its way, in which the last snapshot is commanded; which is commanded once."""
+    coordinator = coordinator_for(Ftrl())
+    handle = SimpleNamespace(commands=SimpleNamespace(remote=coordinator.commands))
+    moment = coordinator.directive().moment
+    remote = RemoteCoordinator(handle, 1.0, moment)
+    interrupted = [True]
+
+    def get(answer: Any, **_: float) -> Any:
+        if interrupted and interrupted.pop():
+            raise KeyboardInterrupt
+        return answer
+
+    monkeypatch.setattr(ray, "get", get)
+    encoder = (np.empty(0, np.uint64), np.empty((0, 3)))
+    coordinator.arrive(Arrived(0, moment.generation, coordinator.directive().barrier, encoder, finished=True))
+    with pytest.raises(KeyboardInterrupt):
+        remote.commands()
+    assert [type(command) for command in remote.commands()] == [TakeSnapshot]
+    assert remote.commands() == []
 
 
 @pytest.mark.parametrize(
