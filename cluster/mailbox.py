@@ -15,7 +15,7 @@ import uuid
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from cluster.snapshots.errors import SnapshotDamagedError
+from cluster.snapshots.errors import SnapshotDamagedError, SnapshotError
 from cluster.snapshots.remote_place import place_of
 
 if TYPE_CHECKING:
@@ -59,6 +59,7 @@ class Mailbox:
         self._place = place_of(run_url).child("control")
         self.look_interval_s = 5.0 if "://" in run_url else 0.5
         self._say = say
+        self._unreadable: set[str] = set()
 
     def ask(self, request: RollbackRequest) -> None:
         """Leave a request, durably."""
@@ -67,18 +68,28 @@ class Mailbox:
         )
 
     def requests(self) -> list[RollbackRequest]:
-        """Those that are not answered; what is none is removed, and said."""
-        found = []
+        """Those that are not answered; what is none is removed, and said, and what cannot be read is passed over."""
+        found: list[RollbackRequest] = []
         # Answers lie there too, and some are never fetched: they must not take the place of requests.
-        waiting = [matched for name in sorted(self._place.sizes()) if (matched := _REQUEST.fullmatch(name))]
-        for matched in waiting[:_REQUESTS_MAX]:
-            name = matched[0]
+        for matched in filter(None, map(_REQUEST.fullmatch, sorted(self._place.sizes()))):
             try:
-                found.append(_request(matched[1], self._get(name)))
-            except (SnapshotDamagedError, ValueError, KeyError, TypeError, RecursionError) as error:
-                self._say(f"{self._place.url}/{name} is no request as we write it ({error}); it is removed")
-                self._place.remove_file(name)
+                found += self._read(matched[0], matched[1])
+            except SnapshotError as error:
+                if matched[0] not in self._unreadable:
+                    self._say(f"a request is passed over until it can be read, or removed: {error}")
+                self._unreadable.add(matched[0])
+            if len(found) == _REQUESTS_MAX:
+                break
         return found
+
+    def _read(self, name: str, request_id: str) -> list[RollbackRequest]:
+        """The request in a file; none, if there is none in it. Raises SnapshotError."""
+        try:
+            return [_request(request_id, self._get(name))]
+        except (SnapshotDamagedError, ValueError, KeyError, TypeError, RecursionError) as error:
+            self._place.remove_file(name)
+            self._say(f"{self._place.url}/{name} is no request as we write it ({error}); it is removed")
+            return []
 
     def answer(self, request: RollbackRequest, answer: Answer) -> None:
         """Answer a request, which thereby is done with."""
@@ -92,7 +103,7 @@ class Mailbox:
             return None
         values = self._get(name)
         self._place.remove_file(name)
-        return Answer(bool(values["done"]), str(values["sentence"]))
+        return Answer(bool(values["done"]), _printable(str(values["sentence"])))
 
     def withdraw(self, request: RollbackRequest) -> None:
         """Ask no more."""
@@ -109,4 +120,9 @@ def _request(request_id: str, values: Any) -> RollbackRequest:
     to, mode, reason = values["to"], values["mode"], values["reason"]
     if type(to) is not int or mode not in {"keep", "replay"} or not isinstance(reason, str):
         raise ValueError("expected to as a number, mode as keep or replay, and reason as text")
-    return RollbackRequest(request_id, to, mode, reason)
+    return RollbackRequest(request_id, to, mode, _printable(reason))
+
+
+def _printable(text: str) -> str:
+    """Without what would move a terminal's cursor, or worse: whoever may write the file does not own the screen."""
+    return "".join(character if character.isprintable() else " " for character in text)

@@ -332,6 +332,35 @@ def test_what_is_no_request_is_removed_and_said(tmp_path: Path, text: str) -> No
     assert mailbox.requests() == []
 
 
+def test_a_request_that_cannot_be_read_blocks_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Somebody else's file, without the right to read it: said once, and the next one is carried out."""
+    said: list[str] = []
+    mailbox = Mailbox(str(tmp_path), said.append)
+    locked, request = RollbackRequest("0" * 32, 1, "keep"), RollbackRequest("1" * 32, 2, "keep")
+    for asked in (locked, request):
+        mailbox.ask(asked)
+    read = mailbox._get
+
+    def get(name: str) -> Any:
+        if locked.id in name:
+            raise SnapshotError(f"reading {name} failed: permission denied")
+        return read(name)
+
+    monkeypatch.setattr(mailbox, "_get", get)
+    assert [mailbox.requests(), mailbox.requests()] == [[request], [request]]
+    assert len(said) == 1
+    assert "permission denied" in said[0]
+
+
+def test_a_reason_brings_no_escape_codes(tmp_path: Path) -> None:
+    """It is printed on the terminal of whoever runs the job."""
+    mailbox = Mailbox(str(tmp_path), print)
+    mailbox.ask(RollbackRequest.new(2, "keep", "worse\x1b[2J\x9b\r\nthan before, 5 \u00b5s"))
+    assert [request.reason for request in mailbox.requests()] == ["worse [2J   than before, 5 \u00b5s"]
+
+
 def test_answers_that_nobody_fetches_hide_no_request(tmp_path: Path) -> None:
     """Each automatic rollback leaves one."""
     mailbox = Mailbox(str(tmp_path), print)
