@@ -64,8 +64,12 @@ class Promoter:
             return
         if newest.number > self._promoted and time.monotonic() - self._promoted_s >= interval_s:
             self._promoted_s = time.monotonic()
+            # Decided here, in the thread that rolls back too: what is rolled back from meanwhile is no champion.
             self._thread = threading.Thread(
-                target=self._promote_aloud, args=(newest,), name="millrace-version", daemon=True
+                target=self._promote_aloud,
+                args=(newest, self._log.decide()),
+                name="millrace-version",
+                daemon=True,
             )
             self._thread.start()
 
@@ -78,16 +82,18 @@ class Promoter:
             self._thread.join(_REGISTER_TIMEOUT_S)
         if (version := self._book.version_of(manifest.number)) is not None:
             return version  # it became one a moment ago, or at the end of the job before
-        return self._promote_aloud(manifest, max(0.0, until_s - time.monotonic()))
+        return self._promote_aloud(manifest, self._log.decide(), max(0.0, until_s - time.monotonic()))
 
     @property
     def _busy(self) -> bool:
         return self._thread is not None and self._thread.is_alive()
 
-    def _promote_aloud(self, manifest: SnapshotManifest, timeout_s: float | None = None) -> int | None:
+    def _promote_aloud(
+        self, manifest: SnapshotManifest, decided: int, timeout_s: float | None = None
+    ) -> int | None:
         """Make a version and wait for it; what goes wrong is said and costs nothing else."""
         try:
-            version = self._promote(manifest).result(timeout_s)
+            version = self._promote(manifest, decided).result(timeout_s)
             self._book.put(Version(manifest.number, self.model, version))  # whoever waits for us must find it
             return version
         except (SnapshotError, Exception) as error:  # noqa: BLE001 - whatever MLflow's server or disk gave: the model is on disk
@@ -102,7 +108,7 @@ class Promoter:
             )
             return None
 
-    def _promote(self, manifest: SnapshotManifest) -> Future[int]:
+    def _promote(self, manifest: SnapshotManifest, decided: int) -> Future[int]:
         """Write a version's files and queue it; the future gives its number. Raises SnapshotError."""
         number, folder = manifest.number, self._folder / f"{manifest.number:06d}"
         parent = self._book.last(self.model)
@@ -123,7 +129,7 @@ class Promoter:
             "run_folder": without_secrets(self._run.url),
             **({} if parent is None else {"parent_version": str(parent)}),
         }
-        version = self._log.register(folder, manifest.metrics, tags)
+        version = self._log.register(folder, manifest.metrics, tags, decided)
         version.add_done_callback(lambda done: self._note(number, done))
         version.add_done_callback(lambda _: shutil.rmtree(folder, ignore_errors=True))
         return version

@@ -154,6 +154,6 @@ class Rollbacks:
             sentence += f", because {request.reason}"
         self._log.tag({f"millrace.rollback.{copy.number:06d}": sentence})
         self._log.log({"rollback/to_snapshot": float(request.to)}, copy.records)
-        if version is not None:
-            self._log.crown(version)
+        # Asked for again when it is sent: the version may be waiting for MLflow now, or be none.
+        self._log.crown(lambda: self._book.version_of(request.to))
         return sentence

@@ -61,6 +61,7 @@ class MlflowRun:
         self._experiment_id = ""
         self._known: dict[str, str] = {}
         self._described = False
+        self._crowned = self._crowned_from = 0
 
     def open(self) -> None:
         """Import mlflow, create database, experiment and run or find them, and record the pipeline: each once."""
@@ -131,13 +132,22 @@ class MlflowRun:
         self._client.log_batch(self.run_id, metrics=metrics)
 
     def register(self, request: Registration) -> int:
-        """Upload a model with the code that scores it, create its version and move the alias `champion`."""
+        """Upload a model with the code that scores it, create its version and move the alias `champion` if it may."""
         assert self.run_id is not None, "open comes before register"
-        return register_version(self._client, self._experiment_id, self.run_id, self._pipeline, request)
+        return register_version(
+            self._client, self._experiment_id, self.run_id, self._pipeline, request,
+            lambda version: self.crown(version, request.decided),
+        )  # fmt: skip
 
-    def crown(self, version: int) -> None:
-        """Move the alias `champion` to a version that is there."""
-        self._client.set_registered_model_alias(model_name(self._pipeline), CHAMPION, str(version))
+    def crown_only_from(self, decided: int) -> None:
+        """What was decided before must not move the alias `champion` any more; from the thread that decides."""
+        self._crowned_from = decided
+
+    def crown(self, version: int | None, decided: int) -> None:
+        """Move the alias `champion` to a version that is there, unless that was decided otherwise since."""
+        if version is not None and decided >= max(self._crowned, self._crowned_from):
+            self._client.set_registered_model_alias(model_name(self._pipeline), CHAMPION, str(version))
+            self._crowned = decided
 
     def tag(self, tags: dict[str, str]) -> None:
         """Set tags of the run."""

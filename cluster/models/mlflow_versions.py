@@ -27,11 +27,12 @@ class RegistryError(Exception):
 
 @dataclass(eq=False)
 class Registration:
-    """A model folder that waits for its version."""
+    """A model folder that waits for its version; `decided`: when, among the decisions who is the champion."""
 
     folder: Path
     metrics: dict[str, float]
     tags: dict[str, str]
+    decided: int
     version: Future[int] = field(default_factory=Future)
     attempts: int = 0
 
@@ -42,9 +43,14 @@ def model_name(pipeline: dict[str, Any]) -> str:
 
 
 def register_version(
-    client: Any, experiment_id: str, run_id: str, pipeline: dict[str, Any], request: Registration
+    client: Any,
+    experiment_id: str,
+    run_id: str,
+    pipeline: dict[str, Any],
+    request: Registration,
+    crown: Callable[[int], None],
 ) -> int:
-    """Upload a model with the code that scores it, create its version and move the alias `champion`."""
+    """Upload a model with the code that scores it, create its version and `crown` it."""
     manifest = read_manifest(request.folder)
     name = model_name(pipeline)
     model = _upload(client, experiment_id, run_id, name, request.folder, manifest["records"])
@@ -55,7 +61,7 @@ def register_version(
         name, model.artifact_location, run_id, tags, model_id=model.model_id,
         description=_description(pipeline, manifest, request.metrics),
     )  # fmt: skip
-    client.set_registered_model_alias(name, CHAMPION, str(version.version))
+    crown(int(version.version))
     links = json.dumps([{"name": name, "version": str(version.version)}])
     client.set_logged_model_tags(model.model_id, {"mlflow.modelVersions": links})
     return int(version.version)

@@ -9,6 +9,7 @@ Not guaranteed: if the server's answer to the creation of a version is lost, the
 
 from __future__ import annotations
 
+import itertools
 import logging
 import math
 import sys
@@ -40,6 +41,7 @@ class RunLog:
         self._points = PointQueue(points_max)
         self._requests: deque[Registration] = deque()
         self._notes: deque[Callable[[MlflowRun], None]] = deque(maxlen=_NOTES_MAX)
+        self._decisions = itertools.count(1)
         self._settling = threading.Lock()
         self._say = say or logging.getLogger("millrace.registry").warning
         self._wake = threading.Event()
@@ -99,19 +101,35 @@ class RunLog:
         self._notes.append(lambda run: run.tag(tags))
         self._wake.set()
 
-    def crown(self, version: int) -> None:
-        """Move the alias `champion` to a version that is there; returns at once."""
-        self._notes.append(lambda run: run.crown(version))
+    def decide(self) -> int:
+        """The place in time of a decision who is the champion: of two, the later one holds, whenever they are sent."""
+        return next(self._decisions)
+
+    def crown(self, version: Callable[[], int | None]) -> None:
+        """Have a version be the alias `champion`, and none that was decided on before; returns at once.
+
+        `version` is asked for its number once all that was registered before has its own; None: nobody is crowned.
+        """
+        decided = self.decide()
+        if self._run is not None:
+            self._run.crown_only_from(decided)
+        self._notes.append(lambda run: run.crown(version(), decided))
         self._wake.set()
 
     def register(
-        self, folder: str | Path, metrics: dict[str, float], tags: dict[str, str] | None = None
+        self,
+        folder: str | Path,
+        metrics: dict[str, float],
+        tags: dict[str, str] | None = None,
+        decided: int | None = None,
     ) -> Future[int]:
-        """Record a model folder as the newest version, alias `champion`; returns at once.
+        """Record a model folder as a version, alias `champion` unless a decision after `decided` says so of another.
 
-        The future gives the version's number or raises RegistryError; the folder must stay until then.
+        Returns at once. The future gives the version's number or raises RegistryError; the folder must stay until then.
         """
-        request = Registration(Path(folder), metrics, tags or {})
+        request = Registration(
+            Path(folder), metrics, tags or {}, self.decide() if decided is None else decided
+        )
         with self._settling:
             if self._thread and not self._finished:
                 self._requests.append(request)
