@@ -98,14 +98,8 @@ def run_job(
         console.print(f"[yellow]{escape(sentence)}[/]", highlight=False, soft_wrap=True)
 
     expected = (
-        SourceError,
-        StoreError,
-        BarrierTimeoutError,
-        SnapshotError,
-        OtherRunError,
-        UnusableRunError,
-        GaveUpError,
-    )
+        SourceError, StoreError, BarrierTimeoutError, SnapshotError, OtherRunError, UnusableRunError, GaveUpError,
+    )  # fmt: skip
     run: Run | None = None
     try:
         pipeline = resolved(pipeline)
@@ -114,6 +108,7 @@ def run_job(
         with store.exclusive():
             run = named
             starter = Starter(pipeline, store, run.url, run.folder, say, local=local)
+            starter.look()  # before anything is started: what is wrong with the stream is said at once
             return _Job(pipeline, run, store, starter).run(console, say, on_ready, watch, local=local)
     except (*expected, JobError, KeyboardInterrupt) as error:
         told = JobError(str(error)) if isinstance(error, expected) else error

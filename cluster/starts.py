@@ -85,6 +85,10 @@ class Starter:
         self._look = FirstLook(pipeline, run_url)
         self._next_generation = next_generation or store.next_generation
 
+    def look(self) -> None:
+        """Look at the stream. Raises SourceError."""
+        self._look.first()
+
     def begin(self, before: int | None = None) -> Start:
         """From the newest whole snapshot (older than `before`); anew if there never was one.
 
