@@ -113,6 +113,7 @@ def run_job(
     except (*expected, JobError, KeyboardInterrupt) as error:
         told = JobError(str(error)) if isinstance(error, expected) else error
         if run is not None:
+            run.unmake()
             told.add_note(run.advice)
         if told is error:
             raise

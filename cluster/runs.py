@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -26,6 +27,14 @@ class Run(NamedTuple):
         """How the run goes on after its job ended early; empty if it has not come to a snapshot."""
         begun = "://" in self.url or (self.folder / "snapshots").is_dir()
         return f"to go on from its last snapshot, start it again with --run {self.name}" if begun else ""
+
+    def unmake(self) -> None:
+        """Remove the folder of a run that never began, and the one above it if nothing else is there."""
+        if not (self.folder / "begin.json").exists() and not (self.folder / "snapshots").exists():
+            with suppress(OSError):  # what is not empty stays
+                (self.folder / "lock").unlink(missing_ok=True)
+                self.folder.rmdir()
+                self.folder.parent.rmdir()
 
 
 def run_of(pipeline: Pipeline) -> Run:
