@@ -5,6 +5,16 @@ from __future__ import annotations
 import subprocess
 import sys
 
-for name in ("kernel", "pipeline", "shards", "merge", "scores", "ratings", "recommend", "snapshots"):
+for name in (
+    "kernel",
+    "pipeline",
+    "shards",
+    "merge",
+    "scores",
+    "quality",
+    "ratings",
+    "recommend",
+    "snapshots",
+):
     print(f"\n## benchmarks/{name}.py\n", flush=True)
     subprocess.run([sys.executable, "-m", f"benchmarks.{name}"], check=True)

@@ -53,7 +53,7 @@ def build_encoder(pipeline: Pipeline) -> NumericEncoder:
     if not pipeline.learner.build().encodes:
         return NumericEncoder(standardize=False, bins_per_sd=0.0)
     numeric = pipeline.features.numeric
-    return NumericEncoder(standardize=numeric.standardize, clip=numeric.clip, bins_per_sd=numeric.bins_per_sd)
+    return NumericEncoder(**numeric.model_dump())
 
 
 def build_worker(spec: WorkerSpec, store: ParameterStore, coordinator: CoordinatorPort) -> Worker:

@@ -78,13 +78,15 @@ class FileSourceConfig(Section):
 
 
 class NumericConfig(Section):
-    """What a number becomes: its running z-score, and a categorical bin of that z-score."""
+    """What a number becomes: its running z-score, a bin of that z-score, and if it is whole its exact value."""
 
     standardize: bool = True
     """Running z-score, clipped to +-`clip`; False learns the number as it comes."""
     clip: PositiveFloat = 6.0
     bins_per_sd: Annotated[float, Field(ge=0)] = 3.0
     """Bins per standard deviation, learnt as categories beside the z-score; 0 turns them off."""
+    exact: bool = True
+    """A whole number is also learnt as a category: counts, codes and ids come as numbers too."""
 
 
 class FeaturesConfig(Section):

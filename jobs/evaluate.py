@@ -24,7 +24,8 @@ def main(
         str | None, typer.Option(help="Column of the label; else y, for ratings `rating`.")
     ] = None,
     learner: Annotated[
-        str | None, typer.Option(help="ftrl (binary labels) or factors (ratings of items by users).")
+        str | None,
+        typer.Option(help="ftrl or population (binary labels), or factors (ratings of items by users)."),
     ] = None,
     user: Annotated[str | None, typer.Option(help="Column of the user, for factors; else `user`.")] = None,
     item: Annotated[str | None, typer.Option(help="Column of the item, for factors; else `item`.")] = None,

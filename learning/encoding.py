@@ -2,10 +2,11 @@
 
 Per numeric feature the encoder keeps (count, mean, M2) in float64, updated by Welford's recursion (Welford 1962) in
 record order; a number is standardised with the statistics that already include it (features are known before the
-label, so nothing leaks). Each number becomes up to two entries: the z-score under the feature's own key, clipped to
-+-`clip`, and a categorical entry under `derived_key(key, floor(z * bins_per_sd))`, which lets a linear model learn
-any shape. All other entries pass as they are, and those of a role keep their kind; none is a NUMBER afterwards.
-Statistics of several encoders merge exactly (Chan, Golub & LeVeque 1983).
+label, so nothing leaks). Each number becomes up to three entries: the z-score under the feature's own key, clipped to
++-`clip`; a categorical entry under `derived_key(key, floor(z * bins_per_sd))`, which lets a linear model learn any
+shape; and, if it is whole, one of its exact value, because counts, codes and ids come as numbers too.
+All other entries pass as they are, and those of a role keep their kind; none is a NUMBER afterwards. Statistics of
+several encoders merge exactly (Chan, Golub & LeVeque 1983).
 """
 
 from __future__ import annotations
@@ -32,9 +33,14 @@ __all__ = ["NumericEncoder", "merge_stats"]
 STATS_WIDTH = 3
 """Columns of a statistics row: count, mean, M2 (sum of squared distances from the mean)."""
 
+_WHOLE_MAX = 2.0**24
+"""Up to here float32 holds every whole number."""
+_EXACT = np.int64(2**62)
+"""Number of the child of a feature's key whose children are exact values: far from all bins."""
+
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _encode(keys, values, kinds, offsets, at, stats, frozen, standardize, clip, bins, out):  # noqa: ANN001, ANN202
+def _encode(keys, values, kinds, offsets, at, stats, frozen, standardize, clip, bins, exact, out):  # noqa: ANN001, ANN202
     """Write the encoded entries to `out`; `at[m]` is the statistics row of the m-th NUMBER (-1: never seen)."""
     out_keys, out_values, out_kinds, out_offsets = out
     used = 0
@@ -63,6 +69,10 @@ def _encode(keys, values, kinds, offsets, at, stats, frozen, standardize, clip, 
                 out_keys[used] = derived_key(keys[j], np.int64(math.floor(z * bins)))
                 out_values[used], out_kinds[used] = 1.0, CATEGORY
                 used += 1
+            if exact and abs(x) <= _WHOLE_MAX and x == math.floor(x):
+                out_keys[used] = derived_key(derived_key(keys[j], _EXACT), np.int64(x))
+                out_values[used], out_kinds[used] = 1.0, CATEGORY
+                used += 1
         out_offsets[i + 1] = used
     return used
 
@@ -70,11 +80,14 @@ def _encode(keys, values, kinds, offsets, at, stats, frozen, standardize, clip, 
 class NumericEncoder:
     """Encodes batches in stream order, one batch at a time; holds the running statistics.
 
-    `clip` in standard deviations, `bins_per_sd` 0 for no bins. With `standardize` False and no bins a batch
-    passes through unchanged and no statistics are kept.
+    `clip` in standard deviations, `bins_per_sd` 0 for no bins, `exact` for whole numbers as categories too. With
+    `standardize` False, no bins and not `exact` a batch passes through unchanged and no statistics are kept.
     """
 
-    def __init__(self, *, standardize: bool = True, clip: float = 6.0, bins_per_sd: float = 3.0) -> None:
+    def __init__(
+        self, *, standardize: bool = True, clip: float = 6.0, bins_per_sd: float = 3.0, exact: bool = False
+    ) -> None:
+        self._exact = exact
         self._standardize = standardize
         self._clip = clip
         self._bins_per_sd = bins_per_sd
@@ -82,17 +95,17 @@ class NumericEncoder:
 
     def encode(self, batch: Batch, *, frozen: bool = False) -> Batch:
         """The batch as the learner sees it; `frozen` uses the statistics as they are (scoring)."""
-        if not self._standardize and self._bins_per_sd <= 0:
+        if not self._standardize and self._bins_per_sd <= 0 and not self._exact:
             kinds = np.where(batch.kinds == NUMBER, np.uint8(CATEGORY), batch.kinds)
             return batch.with_entries(batch.keys, batch.values, kinds, batch.offsets)
         wanted = batch.keys[batch.kinds == NUMBER]
         at = self._stats.find(wanted) if frozen else self._stats.locate(wanted)
-        capacity = batch.entries + (len(wanted) if self._bins_per_sd > 0 else 0)
+        capacity = batch.entries + len(wanted) * ((self._bins_per_sd > 0) + self._exact)
         keys, values = np.empty(capacity, np.uint64), np.empty(capacity, np.float32)
         kinds, offsets = np.empty(capacity, np.uint8), np.zeros(len(batch) + 1, np.int64)
         used = _encode(
             batch.keys, batch.values, batch.kinds, batch.offsets, at, self._stats.rows, frozen,
-            self._standardize, self._clip, self._bins_per_sd, (keys, values, kinds, offsets),
+            self._standardize, self._clip, self._bins_per_sd, self._exact, (keys, values, kinds, offsets),
         )  # fmt: skip
         return batch.with_entries(keys[:used], values[:used], kinds[:used], offsets)
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from learning.factors import Factors
 from learning.ftrl import Ftrl
+from learning.population import Population
 
 __all__ = ["LEARNERS"]
 
-LEARNERS = {learner.kind: learner for learner in (Ftrl, Factors)}
+LEARNERS = {learner.kind: learner for learner in (Ftrl, Population, Factors)}

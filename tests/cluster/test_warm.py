@@ -9,12 +9,15 @@ from learning.factors import Factors
 from learning.ftrl import Ftrl
 from learning.learner import Learner
 from learning.policy import TablePolicy
+from learning.population import Population
 
 
 @pytest.mark.parametrize(
     "learner",
     [
         Ftrl(),
+        Population(),
+        Population(rates=(0.1,), restless=(), stackers=()),
         Factors(),
         Factors(remember_seen=False),
         Factors(factors=0),
