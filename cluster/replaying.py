@@ -17,6 +17,7 @@ from cluster.local import LocalCluster
 from cluster.models.redaction import without_secrets
 from cluster.replay_plan import Journal, journal_of, offsets_meant
 from cluster.roll_back import OpenedRun, opened_run
+from cluster.runs import Run
 from cluster.snapshots.digest import state_digest
 from cluster.snapshots.errors import SnapshotError
 from cluster.snapshots.store import SnapshotStore
@@ -76,16 +77,21 @@ def replay_run(
     )
     url = _new_url(run, name)
     folder = Path("runs", url.rpartition("/")[2]).resolve() if "://" in url else Path(url)
-    store = SnapshotStore(url, say)
-    with store.exclusive():
-        if store.numbers():
-            raise SnapshotError(f"{url} holds snapshots already; give the replay a --run of its own")
-        starter = Starter(pipeline, run.store, run.url, folder, say, local=True, next_generation=lambda: 1)
-        start, journal = _planned(starter.at(old), run, old, pipeline, until)
-        note = {"replay_of": without_secrets(run.url), "from": old.number, "until": until}
-        manifest = _learnt(pipeline, start, store, url, note, say)
+    store, made = SnapshotStore(url, say), Run(url.rpartition("/")[2], folder, url)
+    try:
+        with store.exclusive():
+            if store.numbers():
+                raise SnapshotError(f"{url} holds snapshots already; give the replay a --run of its own")
+            starter = Starter(
+                pipeline, run.store, run.url, folder, say, local=True, next_generation=lambda: 1
+            )
+            start, journal = _planned(starter.at(old), run, old, pipeline, until)
+            note = {"replay_of": without_secrets(run.url), "from": old.number, "until": until}
+            manifest = _learnt(pipeline, start, store, url, note, say)
+    finally:
+        made.unmake()  # nothing of a replay that has not begun
     digest = state_digest(store, manifest.number)
-    return Replayed(url.rpartition("/")[2], store.folder(manifest.number), manifest, _told(journal), digest)
+    return Replayed(made.name, store.folder(manifest.number), manifest, _told(journal), digest)
 
 
 def _without_run(pipeline: dict[str, Any]) -> dict[str, Any]:

@@ -32,7 +32,7 @@ def show_result(result: JobResult, console: Console) -> None:
             "records",
             f"{status.records:,} read = {status.metrics.records:,} learnt + {status.dead:,} dead letters",
         ),
-        ("time", f"{result.seconds:.1f} s, {status.records / result.seconds:,.0f} records/s"),
+        ("time", f"{result.seconds:.1f} s, {figures.rate:,.0f} records/s"),
         *[(name.replace("_", " "), number(value)) for name, value in figures.since_start.items()],
     ]
     if not math.isnan(figures.delay_p50_s):
