@@ -15,6 +15,7 @@ for name in (
     "ratings",
     "recommend",
     "snapshots",
+    "drift",
 ):
     print(f"\n## benchmarks/{name}.py\n", flush=True)
     subprocess.run([sys.executable, "-m", f"benchmarks.{name}"], check=True)
