@@ -11,6 +11,9 @@ from pathlib import Path
 import pytest
 
 from cluster.broker import Broker
+from cluster.loopback import stay_on_loopback
+
+stay_on_loopback()  # before a test file imports Ray
 
 
 @pytest.fixture(scope="session")
@@ -23,9 +26,7 @@ def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
 @pytest.fixture(scope="session")
 def local_ray() -> Iterator[None]:
     """A local Ray as RayCluster starts it, kept for all tests because a start takes seconds."""
-    from cluster.loopback import stay_on_loopback
-
-    assert stay_on_loopback(), "a test imported Ray while it was collected"
+    assert stay_on_loopback(), "Ray was imported before this file"
     import ray
 
     from cluster.ray_session import local_ray_options
