@@ -12,6 +12,7 @@ for name in (
     "merge",
     "scores",
     "quality",
+    "population",
     "ratings",
     "recommend",
     "snapshots",

@@ -48,7 +48,7 @@ _COLUMNS_MAX = 64
 class Population:
     """The population learner: tables `weights` (z of each column, n, m; the bias among the rows) and `mixture`."""
 
-    rates: tuple[float, ...] = (0.02, 0.06, 0.5)
+    rates: tuple[float, ...] = (0.02, 0.06, 0.4, 3.0)
     """alpha of the still columns, at least one."""
     restless: tuple[float, ...] = (0.1, 0.6)
     """alpha of the columns whose squares fade."""

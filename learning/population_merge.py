@@ -7,8 +7,12 @@ all columns share: for a still column this is its rule, and for a restless one, 
 
 Of the mixture's row (learning/mixing.py), base -> end, at the shard now:
 
-    log v   increments add: v <- now end / base, normalised          counts     add
-    averages   the middle of both: each has forgotten the base       stackers   z, n as columns with rate and coupling
+    v, averages   the middle of both            counts     add
+    stackers      z, n as columns: with their rate, and their number of inputs for the coupling
+
+Increments of log v must not be added: a loser's fall ends at share / E, what lifts it now and then in one walk does
+not, and over several walks the lifts multiply. Four workers from a cold start on test_population_merge.py's stream,
+second half: 2.8 % above sequential when they are added, 0.1 % as they are (FTRL with one rate: 0.4 %).
 
 A row that nobody moved becomes its end to the bit; two walks merge to the same in either order. Arithmetic is float64.
 """
@@ -102,14 +106,10 @@ def merge_population(rows, at, base, end, bias, alphas, still, penalties, streng
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _merge_shares(now, base, end):  # noqa: ANN001, ANN202
-    """Increments of the log-weights add."""
-    total = 0.0
+def _merge_shares(now, end):  # noqa: ANN001, ANN202
+    """The middle of both."""
     for e in range(len(now)):
-        total += np.float64(now[e]) * np.float64(end[e]) / np.float64(base[e])
-    for e in range(len(now)):
-        merged = np.float64(now[e]) * np.float64(end[e]) / np.float64(base[e]) / total
-        now[e] = np.float32(max(merged, _TINY))
+        now[e] = np.float32(0.5 * (np.float64(now[e]) + np.float64(end[e])))
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -151,7 +151,7 @@ def merge_mixture(rows, at, base, end, columns, rates, kappa):  # noqa: ANN001, 
         moved += 1
         merged = open_mixture(now, columns, len(rates))
         start, final = open_mixture(base[k], columns, len(rates)), open_mixture(end[k], columns, len(rates))
-        _merge_shares(merged[0], start[0], final[0])
+        _merge_shares(merged[0], final[0])
         if len(rates) > 0:
             _merge_labels(merged[1], start[1], final[1])
             # A stacker's inputs move its logit together, and all of them are there in every record.

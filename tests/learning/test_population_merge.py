@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from learning.ftrl import Ftrl
 from learning.learner import TableRows
+from learning.mixing import share_out
 from learning.population import Population
 from tests.learning.population_world import learn_all, log_loss, rows_of, tables_of
 from tests.streams import cut, stream
@@ -76,13 +77,12 @@ def test_one_column_merges_as_ftrl_does(seed: int, others: int, own: int) -> Non
 
 @given(SEEDS, st.integers(1, 300), LENGTHS, LENGTHS)
 @settings(max_examples=25)
-def test_increments_of_log_weights_and_counts_add(seed: int, first: int, others: int, own: int) -> None:
-    """The experts' weights are those of all records together, and each record is counted once."""
+def test_counts_add_and_weights_meet_in_the_middle(seed: int, first: int, others: int, own: int) -> None:
+    """Each record is counted once; the experts' weights, and averages that have forgotten the base, are halved."""
     base, now, end = (rows[0].astype(np.float64) for rows in walks(LEARNER, seed, first, others, own)[1])
     found = merged(LEARNER, 1, *(row[None].astype(np.float32) for row in (base, now, end)))[0]
     experts = LEARNER.columns + 1 + len(LEARNER.stackers)
-    expected = now[:experts] * end[:experts] / base[:experts]
-    np.testing.assert_allclose(found[:experts], expected / expected.sum(), rtol=1e-4, atol=1e-9)
+    np.testing.assert_allclose(found[:experts], (now[:experts] + end[:experts]) / 2, rtol=1e-5)
     assert found[experts : experts + 2].sum() == first + others + own
     averages = slice(experts + 2, experts + 6)
     np.testing.assert_allclose(found[averages], (now[averages] + end[averages]) / 2, rtol=1e-5)
@@ -99,6 +99,21 @@ def test_the_first_walks_of_a_job_start_from_a_row_of_zeros() -> None:
     np.testing.assert_array_equal(merged(LEARNER, 1, nothing, nothing, end)[0], end[0])
 
 
+def test_an_expert_that_all_workers_gave_up_stays_given_up() -> None:
+    """A hundred rounds of four walks over an expert that is always wrong: what lifts it in each does not multiply."""
+    experts = LEARNER.columns + 1 + len(LEARNER.stackers)
+    now = np.zeros((1, LEARNER.specs()[1].width), np.float32)
+    now[0, :experts] = 1 / experts
+    for _ in range(100):
+        base = now.copy()
+        for _ in range(4):
+            end = base.copy()
+            for _ in range(16):
+                share_out(end[0, :experts], np.where(np.arange(experts) == 3, 1e-3, 0.5), LEARNER.share)
+            now = merged(LEARNER, 1, base, now, end)
+        assert now[0, 3] < 3 * LEARNER.share / experts
+
+
 def test_two_halvings_leave_counts_that_are_counts() -> None:
     """Both workers halved the counts: what remains is what either has, and not nothing."""
     base, now, end = (np.zeros((1, LEARNER.specs()[1].width), np.float32) for _ in range(3))
@@ -110,7 +125,7 @@ def test_two_halvings_leave_counts_that_are_counts() -> None:
 
 
 def test_four_workers_learn_nearly_as_well_as_one() -> None:
-    """Four who always pull at the same time, from a cold start: within 3 per cent in log-loss."""
+    """Four who always pull at the same time, from a cold start: within 1 per cent in log-loss."""
     learner, losses = Population(), []
     streams = [cut(stream(6000, seed=w), 64) for w in range(4)]
     for workers in (1, 4):
@@ -131,4 +146,4 @@ def test_four_workers_learn_nearly_as_well_as_one() -> None:
                         at = np.unique(np.concatenate((rows[t].index, [bias[t]])))
                         learner.merge(t, table.rows, at, bases[t][at], own[t].rows[at], bias[t], coupling)
         losses.append(total)
-    assert losses[1] < 1.03 * losses[0]
+    assert losses[1] < 1.01 * losses[0]

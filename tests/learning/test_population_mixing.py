@@ -71,7 +71,7 @@ def test_labels_that_come_in_runs_are_followed() -> None:
     """Features that say nothing, and long runs of one label: only who remembers labels can foresee them."""
     batch = stream(3000)
     batch = replace(batch, labels=(np.arange(3000) // 50 % 2).astype(np.float32))
-    blind = Population(stackers=(), restless=())
+    blind = Population(rates=(0.06,), stackers=(), restless=())
     losses = [
         log_loss(learn_all(learner, [batch])[0], batch.labels)[1000:].mean()
         for learner in (Population(), blind)
