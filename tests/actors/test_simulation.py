@@ -4,7 +4,7 @@ A seed is a whole schedule. A failing one is printed, and is played again alone,
 
     MILLRACE_SEED=1234 .venv/bin/python -m pytest tests/actors/test_simulation.py
 
-MILLRACE_SCHEDULES says how many there are (1,500), MILLRACE_FIRST_SEED where they begin (0). What the simulation is
+MILLRACE_SCHEDULES says how many there are (1,000), MILLRACE_FIRST_SEED where they begin (0). What the simulation is
 made of: simulation.py.
 """
 
@@ -19,7 +19,7 @@ from tests.actors.simulation_driver import Job
 from tests.actors.simulation_schedules import job_of
 from tests.actors.simulation_worlds import WORLDS
 
-SCHEDULES = int(os.environ.get("MILLRACE_SCHEDULES", "1500"))
+SCHEDULES = int(os.environ.get("MILLRACE_SCHEDULES", "1000"))
 FIRST = int(os.environ.get("MILLRACE_FIRST_SEED", "0"))
 ONLY = os.environ.get("MILLRACE_SEED")
 SEEDS = range(FIRST, FIRST + SCHEDULES) if ONLY is None else range(int(ONLY), int(ONLY) + 1)
