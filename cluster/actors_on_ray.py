@@ -48,9 +48,9 @@ class ShardActor:
         """Counters."""
         return self._held.status()
 
-    def write(self, moment: Moment, run_url: str) -> PartFiles:
+    def write(self, moment: Moment, folder: str) -> PartFiles:
         """Write this shard's part of the moment's snapshot."""
-        return write_shard(self._held, self._number, moment, run_url)
+        return write_shard(self._held, self._number, moment, folder)
 
     @property
     def _held(self) -> ParameterShard:

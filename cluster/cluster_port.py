@@ -43,7 +43,7 @@ class ClusterPort(Protocol):
     def check(self) -> None:
         """Raise the error of an actor that has failed."""
 
-    def write(self, moment: Moment, run_url: str) -> list[PartFiles]:
+    def write(self, moment: Moment, folder: str) -> list[PartFiles]:
         """Have every shard write its part of a snapshot."""
 
     def shard_status(self) -> list[dict[str, Any]]:

@@ -31,16 +31,19 @@ class FirstLook:
     def __init__(self, pipeline: Pipeline, run_url: str) -> None:
         self._pipeline = pipeline
         self._place = place_of(run_url)
+        self._begun: dict[int, Bounds] | None = None
         self._now: dict[int, Bounds] | None = None
 
     def first(self) -> dict[int, Bounds]:
         """Bounds of a run without a snapshot: those of its first look; of partitions made since, from their start."""
+        if self._begun is not None:
+            return self._begun
         noted = self._noted()
         if noted is None:
-            noted = self._described(self._pipeline)
-            raw = json.dumps({str(partition): bounds for partition, bounds in noted.items()})
+            self._begun = self._described(self._pipeline)
+            raw = json.dumps({str(partition): bounds for partition, bounds in self._begun.items()})
             self._place.write_whole(_NAME, raw.encode())
-            return noted
+            return self._begun
         return {partition: noted.get(partition, bounds) for partition, bounds in self._present().items()}
 
     def behind(self, manifest: SnapshotManifest) -> dict[int, Bounds]:

@@ -206,11 +206,11 @@ class RayCluster:
             }
             self._next_ping_s = now_s + _PING_INTERVAL_S
 
-    def write(self, moment: Moment, run_url: str) -> list[PartFiles]:
+    def write(self, moment: Moment, folder: str) -> list[PartFiles]:
         """Have every shard write its part of a snapshot, beside its other work. Raises SnapshotError, StoreError."""
         timeout_s = self._pipeline.snapshots.write_timeout_s
         references = [
-            shard.write.options(concurrency_group="snapshots").remote(moment, run_url)
+            shard.write.options(concurrency_group="snapshots").remote(moment, folder)
             for shard in self.shards
         ]
         # Slow is not dead: whoever is still writing ends by himself once the next snapshot begins.

@@ -83,9 +83,9 @@ class LocalCluster:
         if self._error is not None:
             raise self._error
 
-    def write(self, moment: Moment, run_url: str) -> list[PartFiles]:
+    def write(self, moment: Moment, folder: str) -> list[PartFiles]:
         """Write the tables as they were at the moment. Raises SnapshotError."""
-        return [write_shard(self._holder, 0, moment, run_url)]
+        return [write_shard(self._holder, 0, moment, folder)]
 
     def shard_status(self) -> list[dict[str, Any]]:
         """Counters of the table."""

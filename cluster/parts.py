@@ -17,14 +17,9 @@ if TYPE_CHECKING:
     from cluster.config import Pipeline
     from learning.exchange import Moment
 
-__all__ = ["folder_of", "load_part", "load_store", "new_shard", "write_shard"]
+__all__ = ["load_part", "load_store", "new_shard", "write_shard"]
 
 log = logging.getLogger("millrace.snapshots")
-
-
-def folder_of(run_url: str, number: int) -> str:
-    """The folder of one snapshot."""
-    return f"{run_url}/snapshots/{number:06d}"
 
 
 def new_shard(pipeline: Pipeline, shard: int) -> ParameterShard:
@@ -63,11 +58,11 @@ def load_store(pipeline: Pipeline, moment: Moment, run_url: str, tables: int, pu
     return made
 
 
-def write_shard(held: ParameterShard | LocalStore, shard: int, moment: Moment, run_url: str) -> PartFiles:
+def write_shard(held: ParameterShard | LocalStore, shard: int, moment: Moment, folder: str) -> PartFiles:
     """Begin the moment's snapshot here, unless a worker's call has, and write it. Raises SnapshotError."""
     with held.held.lock:  # else a worker's call could begin the snapshot after it in between
         held.freeze(moment)
         part = held.part()
     prefix = f"shard{shard}_g{moment.generation}"
     with closing(part):  # a disk that is full must not have the table copy its rows until the next snapshot
-        return PartFiles.of(prefix, write_part(folder_of(run_url, moment.snapshot), prefix, part))
+        return PartFiles.of(prefix, write_part(folder, prefix, part))

@@ -7,7 +7,6 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, Protocol
 
 from cluster.models.model_files import code_version
-from cluster.parts import folder_of
 from cluster.snapshots.errors import SnapshotError, SupersededError
 from cluster.snapshots.file_entry import PartFiles
 from cluster.snapshots.job_arrays import arrays_of_job
@@ -30,7 +29,7 @@ _ABANDON_TIMEOUT_S = 20.0
 
 
 class _Shards(Protocol):
-    def write(self, moment: Moment, run_url: str) -> list[PartFiles]:
+    def write(self, moment: Moment, folder: str) -> list[PartFiles]:
         """Have every shard write its part."""
 
 
@@ -108,9 +107,9 @@ class SnapshotWriter:
         self._began_s = time.time()
         moment, state = command.moment, command.state
         try:
-            parts = self._shards.write(moment, start.run_url)
+            folder = self._store.folder(moment.snapshot)
+            parts = self._shards.write(moment, folder)
             prefix = f"job_g{moment.generation}"
-            folder = folder_of(start.run_url, moment.snapshot)
             job = PartFiles.of(prefix, write_arrays(folder, prefix, arrays_of_job(state)))
             manifest = SnapshotManifest(
                 number=moment.snapshot, generation=moment.generation, parent=moment.since or None,
