@@ -84,13 +84,6 @@ class Holding:
                 for t, (spec, table) in enumerate(zip(self.specs, self.tables, strict=True))
             }
 
-    def begin(self, number: int) -> None:
-        """What is here counts as snapshot `number`, that is: what changes from here on belongs to the next."""
-        with self.lock:
-            for table in self.tables:
-                table.changes.restored(len(table.rows), number)
-            self.frozen = number
-
     def restore(self, tables: Tables, sides: Sides | None = None, number: int = 0) -> None:
         """Replace the content by that of snapshot `number`; `sides`: what the tables knew beside their rows."""
         with self.lock:

@@ -192,9 +192,8 @@ class ParameterShard:
         return self.held.snapshot()
 
     def begin(self, moment: Moment) -> None:
-        """Begin a generation with empty tables, which is how a shard is made."""
+        """Begin a generation with what is here: messages of any other are refused."""
         self._generation = moment.generation
-        self.held.begin(moment.snapshot)
 
     def restore(
         self, tables: Tables, sides: Sides | None = None, moment: Moment | None = None, pushed: int = 0

@@ -31,9 +31,15 @@ class ShardActor:
     def ping(self) -> None:
         """Say that this process lives."""
 
+    def refuse(self, moment: Moment) -> None:
+        """Refuse what belongs to the generations before; `begin` follows."""
+        if self._shard is not None:
+            self._shard.begin(moment)
+
     def begin(self, moment: Moment, run_url: str, tables: int, pushed: int) -> None:
         """Begin a generation with the rows of snapshot `tables` (0: none)."""
         warm_up(self._pipeline.learner.build(), self._pipeline.policies().values())
+        self._shard = None  # its memory is wanted for what is loaded
         self._shard = load_part(self._pipeline, self._number, moment, run_url, tables, pushed)
 
     def exchange_packed(self, message: bytes) -> bytes:

@@ -81,7 +81,6 @@ class RayCluster:
             shard.begin.remote(plan.moment, start.run_url, start.tables, plan.start.records)
             for shard in self.shards
         ]
-        begun.append(self._coordinator.begin.remote(plan))
         begun += [
             worker.open.remote(spec, self.shards, self._coordinator)
             for worker, spec in zip(self.workers, start.specs, strict=True)
@@ -97,7 +96,7 @@ class RayCluster:
         self._coordinator = self._coordinator if self._coordinator in alive else None
         for actor in self.shards:
             if actor is not None:
-                actor.begin.remote(start.plan.moment, start.run_url, 0, 0)
+                actor.refuse.remote(start.plan.moment)
         if self._coordinator is not None:
             self._coordinator.begin.remote(start.plan)
         self.workers = [worker if worker in alive else None for worker in self.workers]
@@ -210,8 +209,7 @@ class RayCluster:
         """Have every shard write its part of a snapshot, beside its other work. Raises SnapshotError, StoreError."""
         timeout_s = self._pipeline.snapshots.write_timeout_s
         references = [
-            shard.write.options(concurrency_group="snapshots").remote(moment, folder)
-            for shard in self.shards
+            shard.write.options(concurrency_group="snapshots").remote(moment, folder) for shard in self.shards
         ]
         # Slow is not dead: whoever is still writing ends by himself once the next snapshot begins.
         late = SnapshotError(

@@ -52,7 +52,6 @@ def load_part(
 def load_store(pipeline: Pipeline, moment: Moment, run_url: str, tables: int, pushed: int) -> LocalStore:
     """The same for tables in this process. Raises SnapshotError."""
     made = LocalStore(pipeline.learner.build())
-    made.held.begin(moment.snapshot)
     if tables:
         made.restore(*SnapshotStore(run_url, log.warning).load(tables), moment, pushed)
     return made

@@ -203,7 +203,7 @@ class Job:
         self._shards = self._shards or [ShardActor(self.sim, n) for n in range(self.shards)]
         for shard in self._shards:
             if shard.alive and shard.mind is not None:
-                self.wire.call(caller, shard, partial(self._forget, shard, plan.moment))
+                self.wire.call(caller, shard, partial(shard.mind.begin, plan.moment))
         if self._coordinator is not None and self._coordinator.alive and self._coordinator.mind is not None:
             mind = self._coordinator.mind
             self.wire.call(caller, self._coordinator, lambda: mind.begin(plan))
@@ -216,11 +216,9 @@ class Job:
         if self._coordinator is None or not self._coordinator.alive:
             self._coordinator = Actor("coordinator")
             self._coordinator.mind = Coordinator(plan)
-        coordinator = self._coordinator
         self._shards = [s if s.alive else ShardActor(self.sim, s.number) for s in self._shards]
         self._workers = [Actor(f"worker {w}") for w in range(len(plan.partitions))]
         begun = [self.wire.call(caller, s, partial(self._load, s, start)) for s in self._shards]
-        begun.append(self.wire.call(caller, coordinator, lambda: coordinator.mind.begin(plan)))
         for promise in begun:  # noqa: UP028 - a list takes no answers
             yield promise
 
@@ -232,9 +230,6 @@ class Job:
         )
         made.begin(moment)
         return made
-
-    def _forget(self, actor: ShardActor, moment: Moment) -> None:
-        actor.begin(self._empty(actor, moment))
 
     def _load(self, actor: ShardActor, start: _Start) -> None:
         made = self._empty(actor, start.plan.moment)
