@@ -12,8 +12,7 @@ from actors.ports import SourceError
 from cluster.assembly import WorkerSpec
 from cluster.first_look import FirstLook
 from cluster.snapshots.errors import SnapshotDamagedError
-from cluster.snapshots.job_arrays import job_of
-from cluster.snapshots.part_files import read_arrays
+from cluster.snapshots.job_arrays import read_job
 from learning.coordination import assign
 from learning.encoding import merge_stats
 from learning.job_state import JobPlan, JobState
@@ -131,9 +130,7 @@ class Starter:
 
     def _job(self, manifest: SnapshotManifest) -> JobState:
         _check_same(self._pipeline, manifest)
-        folder = self._store.folder(manifest.number)
-        arrays = read_arrays(folder, manifest.job.prefix, manifest.job.files)
-        return job_of(self._pipeline.learner.build(), manifest, arrays)
+        return read_job(self._store, manifest)
 
     def _anew(self) -> Start:
         bounds = self._look.first()

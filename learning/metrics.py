@@ -20,12 +20,14 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 from numba import njit
 
+from learning.state_arrays import restored
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from numpy.typing import NDArray
 
-__all__ = ["DelayHistogram", "Prequential", "add_exactly", "checked", "combined", "mean_of", "owned"]
+__all__ = ["DelayHistogram", "Prequential", "add_exactly", "combined", "mean_of", "owned"]
 
 _BINS = 4096
 _LOGIT_MAX = 16.0
@@ -63,19 +65,6 @@ def mean_of(total: NDArray[np.int64], records: int) -> float:
     high, low = total.tolist()
     # Integers of Python: they have no largest, and their quotient is the nearest float.
     return ((high << _LOW_BITS) + low) / (records << 48) if records else math.nan
-
-
-def checked(
-    arrays: Mapping[str, NDArray[Any]], shapes: Mapping[str, tuple[int, ...]]
-) -> list[NDArray[np.int64]]:
-    """Copies of i64 arrays in the order of `shapes`; raises ValueError where names, types or shapes are others."""
-    if set(arrays) != set(shapes):
-        raise ValueError(f"expected metrics of arrays {sorted(shapes)}, got {sorted(arrays)}")
-    for name, shape in shapes.items():
-        got = arrays[name]
-        if got.dtype != np.int64 or got.shape != shape:
-            raise ValueError(f"expected {name} as int64 {shape}, got {got.dtype} {got.shape}")
-    return [np.array(arrays[name], np.int64, order="C") for name in shapes]
 
 
 def owned(array: NDArray[Any], dtype: type[Any]) -> NDArray[Any]:
@@ -122,8 +111,8 @@ class Prequential:
     def of(cls, arrays: Mapping[str, NDArray[Any]]) -> Self:
         """What `arrays` gave; raises ValueError for anything else."""
         shapes = {"records": (1,), "sums": (4, 2), "histograms": (2, _BINS)}
-        records, sums, histograms = checked(arrays, shapes)
-        return cls(int(records[0]), sums, histograms)
+        own = restored(arrays, {name: (np.int64, shape) for name, shape in shapes.items()})
+        return cls(int(own["records"][0]), own["sums"], own["histograms"])
 
     def arrays(self) -> dict[str, NDArray[Any]]:
         """All of it as copies, by name: records i64 (1,), sums i64 (4, 2), histograms i64 (2, 4096)."""
@@ -208,8 +197,7 @@ class DelayHistogram:
     @classmethod
     def of(cls, arrays: Mapping[str, NDArray[Any]]) -> Self:
         """What `arrays` gave; raises ValueError for anything else."""
-        (counts,) = checked(arrays, {"counts": (cls._PER_DECADE * cls._DECADES,)})
-        return cls(counts)
+        return cls(restored(arrays, {"counts": (np.int64, (cls._PER_DECADE * cls._DECADES,))})["counts"])
 
     def arrays(self) -> dict[str, NDArray[Any]]:
         """A copy, by name: counts i64 (192,)."""

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 from numba import njit
 
-from learning.metrics import add_exactly, checked, combined, mean_of, owned
+from learning.metrics import add_exactly, combined, mean_of, owned
+from learning.state_arrays import restored
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -75,8 +76,8 @@ class Ratings:
     @classmethod
     def of(cls, arrays: Mapping[str, NDArray[Any]]) -> Self:
         """What `arrays` gave; raises ValueError for anything else."""
-        records, sums = checked(arrays, {"records": (1,), "sums": (_ROWS, 2)})
-        return cls(int(records[0]), sums)
+        own = restored(arrays, {"records": (np.int64, (1,)), "sums": (np.int64, (_ROWS, 2))})
+        return cls(int(own["records"][0]), own["sums"])
 
     def arrays(self) -> dict[str, NDArray[Any]]:
         """All of it as copies, by name: records i64 (1,), sums i64 (7, 2)."""

@@ -8,10 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cluster.models.model_layout import learner_of
-from cluster.snapshots.job_arrays import job_of
+from cluster.snapshots.job_arrays import read_job
 from cluster.snapshots.model import tables_of_snapshot
-from cluster.snapshots.part_files import read_arrays
 from learning.encoding import merge_stats
 
 if TYPE_CHECKING:
@@ -41,8 +39,7 @@ def state_digest(store: SnapshotStore, number: int) -> str:
 
 def _arrays(store: SnapshotStore, number: int) -> Iterator[tuple[str, NDArray[Any]]]:
     manifest = store.manifest(number)
-    held = read_arrays(store.folder(number), manifest.job.prefix, manifest.job.files)
-    state = job_of(learner_of(manifest.pipeline), manifest, held)
+    state = read_job(store, manifest)
     yield "offsets", np.array(sorted(state.offsets.items()), np.int64).reshape(-1, 2)
     yield "counters", np.array([state.records, state.dead], np.int64)
     for name, array in sorted(state.metrics.arrays().items()):

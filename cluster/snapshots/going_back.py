@@ -15,10 +15,9 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from cluster.models.model_files import code_version
-from cluster.models.model_layout import learner_of
 from cluster.snapshots.errors import SnapshotError
 from cluster.snapshots.file_entry import PartFiles
-from cluster.snapshots.job_arrays import arrays_of_job, job_of
+from cluster.snapshots.job_arrays import arrays_of_job, read_job
 from cluster.snapshots.part_files import read_arrays, write_arrays, write_part
 from learning.table_state import TableState
 
@@ -27,7 +26,6 @@ if TYPE_CHECKING:
 
     from cluster.snapshots.manifest import SnapshotManifest
     from cluster.snapshots.store import SnapshotStore
-    from learning.job_state import JobState
 
 __all__ = ["Mode", "go_back"]
 
@@ -44,8 +42,8 @@ def go_back(store: SnapshotStore, to: int, mode: Mode, note: dict[str, Any]) -> 
         raise SnapshotError(f"snapshot {to} is not whole any more; go back to another one")
     place = newest if mode == "keep" else old
     state = replace(
-        _job(store, place),
-        encoders=_job(store, old).encoders,
+        read_job(store, place),
+        encoders=read_job(store, old).encoders,
         journal=np.empty(
             (0, 4), np.int64
         ),  # what was learnt on the way to `place` did not lead to these tables
@@ -64,11 +62,6 @@ def go_back(store: SnapshotStore, to: int, mode: Mode, note: dict[str, Any]) -> 
     )  # fmt: skip
     store.commit(copy)
     return copy
-
-
-def _job(store: SnapshotStore, manifest: SnapshotManifest) -> JobState:
-    arrays = read_arrays(store.folder(manifest.number), manifest.job.prefix, manifest.job.files)
-    return job_of(learner_of(manifest.pipeline), manifest, arrays)
 
 
 def _empty_part(old_folder: str, old: PartFiles, folder: str, prefix: str) -> PartFiles:

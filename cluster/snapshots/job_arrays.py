@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from cluster.models.model_layout import learner_of
 from cluster.snapshots.errors import SnapshotDamagedError
 from learning.encoding import merge_stats
 from learning.job_state import JobState
@@ -24,10 +25,10 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from cluster.snapshots.manifest import SnapshotManifest
+    from cluster.snapshots.store import SnapshotStore
     from learning.job_state import EncoderState
-    from learning.learner import Learner
 
-__all__ = ["arrays_of_job", "job_of"]
+__all__ = ["arrays_of_job", "read_job"]
 
 _WORKER = re.compile(r"worker(\d{1,6})\.keys", re.ASCII)
 
@@ -43,8 +44,9 @@ def arrays_of_job(state: JobState) -> dict[str, NDArray[Any]]:
     return arrays | {"journal.batches": state.journal}
 
 
-def job_of(learner: Learner, manifest: SnapshotManifest, arrays: Mapping[str, NDArray[Any]]) -> JobState:
-    """The state. Raises SnapshotDamagedError for arrays that are not those of this learner."""
+def read_job(store: SnapshotStore, manifest: SnapshotManifest) -> JobState:
+    """The state. Raises SnapshotDamagedError for arrays that are not those of the manifest's learner."""
+    learner, arrays = learner_of(manifest.pipeline), store.job_arrays(manifest)
     try:
         encoders = {
             int(found[1]): _encoder(arrays, f"worker{found[1]}")

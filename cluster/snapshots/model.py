@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 from cluster.models.model_files import MANIFEST, ModelState, read_model
 from cluster.models.model_layout import arrays_of, learner_of
-from cluster.snapshots.part_files import read_arrays
 from cluster.snapshots.store import SnapshotStore
 from learning.table_state import TableState
 
@@ -56,7 +55,7 @@ def model_of(store: SnapshotStore, number: int) -> ModelState:
     arrays: dict[str, NDArray[Any]] = {}
     for spec in learner.specs():
         arrays |= arrays_of(spec.name, tables[spec.name])
-    job = read_arrays(store.folder(number), manifest.job.prefix, manifest.job.files)
+    job = store.job_arrays(manifest)
     arrays |= {name: job[name] for name in ("encoder.keys", "encoder.stats")}
     return ModelState(manifest.pipeline, arrays, manifest.offsets, manifest.records, manifest.metrics)
 

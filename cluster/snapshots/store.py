@@ -16,11 +16,15 @@ import re
 from collections.abc import Callable, Collection
 from contextlib import AbstractContextManager
 from dataclasses import replace
+from typing import Any
+
+from numpy.typing import NDArray
 
 from cluster.models.array_files import ArrayFileError, opened_array
 from cluster.snapshots import run_folder
 from cluster.snapshots.errors import SnapshotDamagedError, SnapshotError, SupersededError
 from cluster.snapshots.manifest import MANIFEST, MANIFEST_BYTES_MAX, NUMBER_MAX, SnapshotManifest
+from cluster.snapshots.part_files import read_arrays
 from cluster.snapshots.places import Place
 from cluster.snapshots.remote_place import place_of
 from cluster.snapshots.replay import ShardOf, TableSides, replay
@@ -121,6 +125,10 @@ class SnapshotStore:
                 f"{where} is that of snapshot {manifest.number}; its folder was renamed"
             )
         return manifest
+
+    def job_arrays(self, manifest: SnapshotManifest) -> dict[str, NDArray[Any]]:
+        """The job's own arrays of a snapshot, by name. Raises SnapshotDamagedError."""
+        return read_arrays(self.folder(manifest.number), manifest.job.prefix, manifest.job.files)
 
     def chain(self, number: int) -> list[SnapshotManifest]:
         """The manifests of what a snapshot consists of: base first, itself last. Raises SnapshotDamagedError."""
