@@ -26,27 +26,9 @@ AFTER = {**BASE, key_of(2): 22, key_of(9): 9}
 KEYS_FILE = "shard0_g1.weights.keys"
 
 
-@pytest.fixture
-def said():
-    return []
-
-
-@pytest.fixture
-def store(tmp_path, said):
-    return SnapshotStore(str(tmp_path / "run"), said.append)
-
-
-@pytest.fixture
-def chain(store, tmp_path):
-    """A base and a difference to it; returns the folder of the run's snapshots."""
-    write_snapshot(store, 1, BASE)
-    write_snapshot(store, 2, {key_of(2): 22, key_of(9): 9}, parent=1)
-    return tmp_path / "run" / "snapshots"
-
-
-def newest(store):
+def newest(local):
     """The number of the newest whole snapshot."""
-    manifest = store.newest()
+    manifest = local.newest()
     return manifest and manifest.number
 
 
@@ -55,7 +37,7 @@ SLOW = [HealthCheck.function_scoped_fixture]
 
 @settings(max_examples=100, suppress_health_check=SLOW)
 @given(data=st.data())
-def test_any_changed_byte_of_any_file_is_found(chain, store, data):
+def test_any_changed_byte_of_any_file_is_found(chain, local, data):
     """A disk or a network turns some bits of one byte, anywhere in a chain."""
     path = data.draw(st.sampled_from(sorted(chain.glob("*/*"))))
     original = path.read_bytes()
@@ -64,22 +46,22 @@ def test_any_changed_byte_of_any_file_is_found(chain, store, data):
     path.write_bytes(original[:at] + bytes([original[at] ^ flip]) + original[at + 1 :])
     try:
         with pytest.raises(SnapshotDamagedError):
-            store.verify(2)
+            local.verify(2)
         if not path.name.startswith("job"):
             with pytest.raises(SnapshotDamagedError):
-                store.load(2)
+                local.load(2)
     finally:
         path.write_bytes(original)
-    store.verify(2)
+    local.verify(2)
 
 
-def test_every_byte_of_one_file_and_one_manifest_counts(tmp_path, store):
+def test_every_byte_of_one_file_and_one_manifest_counts(tmp_path, local):
     """The same without chance: each byte of a small array, and of a manifest."""
-    write_snapshot(store, 1, BASE, shards=1)
-    entry = store.manifest(1).parts[0].files[0]
+    write_snapshot(local, 1, BASE, shards=1)
+    entry = local.manifest(1).parts[0].files[0]
     for name, read in (
-        (entry.file, lambda: read_part(store.folder(1), "shard0_g1", [entry])),
-        (MANIFEST, lambda: store.manifest(1)),
+        (entry.file, lambda: read_part(local.folder(1), "shard0_g1", [entry])),
+        (MANIFEST, lambda: local.manifest(1)),
     ):
         path = tmp_path / "run/snapshots/000001" / name
         original = path.read_bytes()
@@ -88,12 +70,12 @@ def test_every_byte_of_one_file_and_one_manifest_counts(tmp_path, store):
             with pytest.raises(SnapshotDamagedError):
                 read()
         path.write_bytes(original)
-    store.verify(1)
+    local.verify(1)
 
 
 @settings(max_examples=60, suppress_health_check=SLOW)
 @given(data=st.data())
-def test_any_truncation_or_addition_or_loss_is_found(chain, store, said, data):
+def test_any_truncation_or_addition_or_loss_is_found(chain, local, said, data):
     """A crash of the machine left some files short or lost, in any order; the one before is used, and that is said."""
     paths = sorted((chain / "000002").glob("*"))
     hit = data.draw(st.lists(st.sampled_from(paths), min_size=1, max_size=4, unique=True))
@@ -105,16 +87,16 @@ def test_any_truncation_or_addition_or_loss_is_found(chain, store, said, data):
         path.unlink() if size < 0 else path.write_bytes((2 * originals[path])[:size])
     said.clear()
     try:
-        assert newest(store) == 1
+        assert newest(local) == 1
         assert len(said) == 1
         assert said[0].startswith("snapshot 2 is passed over: ")
         with pytest.raises(SnapshotDamagedError):
-            store.load(2)
-        assert values_of(store.load(1)[0]["items"]) == BASE
+            local.load(2)
+        assert values_of(local.load(1)[0]["items"]) == BASE
     finally:
         for path, original in originals.items():
             path.write_bytes(original)
-    assert newest(store) == 2
+    assert newest(local) == 2
 
 
 def test_damage_behind_a_url_is_found(said):

@@ -4,7 +4,6 @@ import json
 import resource
 import shutil
 import time
-import uuid
 import weakref
 from dataclasses import replace
 
@@ -36,47 +35,26 @@ from tests.cluster.snapshot_runs import (
 BASE = {key_of(n): n for n in range(1, 9)}
 
 
-@pytest.fixture(params=["disk", "memory"])
-def run_url(request, tmp_path):
-    """A run's place: a folder, and a URL."""
-    return str(tmp_path / "run") if request.param == "disk" else f"memory://{uuid.uuid4().hex}/run"
-
-
-@pytest.fixture
-def said():
-    return []
-
-
-@pytest.fixture
-def store(run_url, said):
-    return SnapshotStore(run_url, said.append)
-
-
-@pytest.fixture
-def local(tmp_path, said):
-    return SnapshotStore(str(tmp_path / "run"), said.append)
-
-
-def test_a_base_and_differences_are_loaded_as_one(store):
+def test_a_base_and_differences_are_loaded_as_one(anywhere):
     """A job wrote a base and two differences: rows replaced, added, removed, and one removed and born again."""
-    write_snapshot(store, 1, BASE)
-    write_snapshot(store, 2, {key_of(1): 11, key_of(20): 20}, parent=1, removed=[key_of(2), key_of(3)])
-    write_snapshot(store, 4, {key_of(3): 33}, parent=2, removed=[key_of(20), key_of(3), key_of(99)])
+    write_snapshot(anywhere, 1, BASE)
+    write_snapshot(anywhere, 2, {key_of(1): 11, key_of(20): 20}, parent=1, removed=[key_of(2), key_of(3)])
+    write_snapshot(anywhere, 4, {key_of(3): 33}, parent=2, removed=[key_of(20), key_of(3), key_of(99)])
     expected = {**BASE, key_of(1): 11, key_of(3): 33}
     del expected[key_of(2)]
-    tables, sides = store.load(4)
+    tables, sides = anywhere.load(4)
     assert list(tables) == ["weights", "items"]
     assert values_of(tables["weights"]) == values_of(tables["items"]) == expected
     assert (tables["weights"].names, tables["weights"].used) == (None, None)
     assert [side["items"]["age"] for side in sides] == [np.array(0.0), np.array(1.0)]
     np.testing.assert_array_equal(sides[1]["weights"]["cells"], np.full((2, 3), 1, np.uint16))
-    assert store.numbers() == [1, 2, 4]
-    assert [manifest.number for manifest in store.chain(4)] == [1, 2, 4]
-    assert values_of(store.load(1)[0]["items"]) == BASE
-    store.verify(4)
+    assert anywhere.numbers() == [1, 2, 4]
+    assert [manifest.number for manifest in anywhere.chain(4)] == [1, 2, 4]
+    assert values_of(anywhere.load(1)[0]["items"]) == BASE
+    anywhere.verify(4)
 
 
-def test_a_manifest_comes_back_as_it_was_written(store):
+def test_a_manifest_comes_back_as_it_was_written(anywhere):
     """A job goes on from a snapshot: offsets, ends and turns have their numbers; secrets and NaN stay out."""
     changes = {
         "pipeline": {"name": "x", "source": {"options": {"sasl_plain_password": "hunter2"}}},
@@ -84,14 +62,14 @@ def test_a_manifest_comes_back_as_it_was_written(store):
         "note": {"rolled_back_to": 3},
         "offsets": {np.int64(3): np.int64(5)},
     }
-    written = write_snapshot(store, 1, BASE, **changes)
-    back = store.manifest(1)
+    written = write_snapshot(anywhere, 1, BASE, **changes)
+    back = anywhere.manifest(1)
     assert (back.ends, back.turns, back.note) == (written.ends, written.turns, written.note)
     assert (back.parts, back.job, back.created_s) == (written.parts, written.job, 1.5)
     assert (back.metrics, back.offsets) == ({"log_loss": 0.1 + 0.2}, {3: 5})
     assert back.pipeline["source"]["options"]["sasl_plain_password"] == "***"
-    assert store.newest() == back
-    arrays = read_arrays(store.folder(1), back.job.prefix, back.job.files)
+    assert anywhere.newest() == back
+    arrays = read_arrays(anywhere.folder(1), back.job.prefix, back.job.files)
     assert list(arrays) == ["encoder.keys", "encoder.stats"]
     assert arrays["encoder.stats"].shape == (3, 3)
 
@@ -122,7 +100,7 @@ def test_files_are_those_that_numpy_writes(tmp_path):
         assert path.read_bytes() == (tmp_path / "again.npy").read_bytes()
 
 
-def test_a_table_without_a_chunk_is_written_empty(store):
+def test_a_table_without_a_chunk_is_written_empty(anywhere):
     """Nothing changed in one shard, which gives no chunk at all; the other one knows the table's width."""
 
     class Silent(Part):
@@ -130,13 +108,13 @@ def test_a_table_without_a_chunk_is_written_empty(store):
             return iter(())
 
     busy = parts_of(2, BASE)
-    write_snapshot(store, 1, {})
+    write_snapshot(anywhere, 1, {})
     silent = [Silent(busy[0]._tables), busy[1]]
-    parts, job = write_files(store, 2, silent)
-    store.commit(manifest_of(store, 2, parts, job))
-    tables, _ = store.load(2)
+    parts, job = write_files(anywhere, 2, silent)
+    anywhere.commit(manifest_of(anywhere, 2, parts, job))
+    tables, _ = anywhere.load(2)
     assert values_of(tables["items"]) == {k: v for k, v in BASE.items() if k >= 2**63}
-    assert store.load(1)[0]["items"].rows.shape == (0, 2)
+    assert anywhere.load(1)[0]["items"].rows.shape == (0, 2)
 
 
 def test_a_shard_of_as_many_reads_its_own_part_alone(local, monkeypatch):
@@ -230,32 +208,32 @@ def test_the_writer_holds_one_chunk_at_a_time(tmp_path):
 # What cannot be written ------------------------------------------------------------------------------
 
 
-def test_a_file_that_the_driver_does_not_see_is_told(store):
+def test_a_file_that_the_driver_does_not_see_is_told(anywhere):
     """snapshots.path is a folder of each node's own disk: the shard wrote, and the driver looks elsewhere."""
-    parts, job = write_files(store, 1, parts_of(2, BASE))
+    parts, job = write_files(anywhere, 1, parts_of(2, BASE))
     elsewhere = replace(parts[1], prefix="shard1_g2", files=())
     entries = [replace(e, name=e.name.replace("_g1", "_g2")) for e in parts[1].files]
     missing = PartFiles.of(elsewhere.prefix, entries)
     with pytest.raises(SnapshotError, match="a folder that all nodes share, or an fsspec URL"):
-        store.commit(manifest_of(store, 1, [parts[0], missing], job))
-    assert (store.numbers(), store.newest()) == ([], None)
+        anywhere.commit(manifest_of(anywhere, 1, [parts[0], missing], job))
+    assert (anywhere.numbers(), anywhere.newest()) == ([], None)
 
 
-def test_a_finished_snapshot_is_never_written_again(store):
+def test_a_finished_snapshot_is_never_written_again(anywhere):
     """A late process writes into a folder that is finished, or the driver counts wrongly."""
-    manifest = write_snapshot(store, 1, BASE)
+    manifest = write_snapshot(anywhere, 1, BASE)
     with pytest.raises(SnapshotError, match="finished"):
-        store.commit(manifest)
+        anywhere.commit(manifest)
     with pytest.raises(SnapshotError, match="holds a finished snapshot"):
-        write_files(store, 1, parts_of(2, BASE))
-    store.verify(1)
+        write_files(anywhere, 1, parts_of(2, BASE))
+    anywhere.verify(1)
 
 
-def test_a_difference_to_nothing_is_not_finished(store):
+def test_a_difference_to_nothing_is_not_finished(anywhere):
     """The parent was removed by hand while the difference was written."""
     with pytest.raises(SnapshotError, match=r"000001.*manifest\.json"):
-        write_snapshot(store, 2, BASE, parent=1)
-    assert store.numbers() == []
+        write_snapshot(anywhere, 2, BASE, parent=1)
+    assert anywhere.numbers() == []
 
 
 def test_a_full_disk_leaves_nothing_that_counts(local, tmp_path):

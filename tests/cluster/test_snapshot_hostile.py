@@ -41,24 +41,6 @@ KEYS_FILE = "shard0_g1.weights.keys"
 SLOW = [HealthCheck.function_scoped_fixture]
 
 
-@pytest.fixture
-def said():
-    return []
-
-
-@pytest.fixture
-def store(tmp_path, said):
-    return SnapshotStore(str(tmp_path / "run"), said.append)
-
-
-@pytest.fixture
-def chain(store, tmp_path):
-    """A base and a difference to it; returns the folder of the run's snapshots."""
-    write_snapshot(store, 1, BASE)
-    write_snapshot(store, 2, {key_of(2): 22, key_of(9): 9}, parent=1)
-    return tmp_path / "run" / "snapshots"
-
-
 def signed(folder, change):
     """Rewrite a manifest as somebody would who knows how it is signed."""
     values = json.loads((folder / MANIFEST).read_text())
@@ -85,12 +67,12 @@ def npy(array, *, version=None, pickled=False):
     return file.getvalue()
 
 
-def refused(store, match=None, number=2):
+def refused(local, match=None, number=2):
     """The snapshot is believed by nothing that reads it."""
     with pytest.raises(SnapshotDamagedError, match=match):
-        store.load(number)
+        local.load(number)
     with pytest.raises(SnapshotDamagedError, match=match):
-        store.load_shard(number, 0, 2)
+        local.load_shard(number, 0, 2)
 
 
 # Hostile files ---------------------------------------------------------------------------------------
@@ -103,13 +85,13 @@ class _Bomb:
 
 @pytest.mark.parametrize("dtype", ["<u8", "|O"])
 @pytest.mark.parametrize("as_array", [True, False])
-def test_nothing_pickled_is_ever_loaded(chain, store, monkeypatch, as_array, dtype):
+def test_nothing_pickled_is_ever_loaded(chain, local, monkeypatch, as_array, dtype):
     """A hostile file holds a pickle, as such or as an object array, correctly signed."""
     monkeypatch.chdir(chain)
     bomb = np.array([_Bomb()], dtype=object)
     raw = npy(bomb, pickled=True) if as_array else pickle.dumps(_Bomb())
     replaced(chain / "000002", raw, dtype=dtype)
-    refused(store)
+    refused(local)
     assert not Path("exploded").exists()
 
 
@@ -128,11 +110,11 @@ def test_nothing_pickled_is_ever_loaded(chain, store, monkeypatch, as_array, dty
         (npy(np.ones((2, 2), np.float32)).replace(b"(2, 2)", b"(2, 3)"), "its header says"),
     ],
 )
-def test_an_array_that_is_not_what_is_signed_is_refused(chain, store, raw, what):
+def test_an_array_that_is_not_what_is_signed_is_refused(chain, local, raw, what):
     """A hostile or confused writer signs bytes that are not the numbers of the manifest."""
     replaced(chain / "000002", raw, "shard0_g1.weights.rows", shape=[2, 2])
     with pytest.raises(SnapshotDamagedError, match=what):
-        store.verify(2)
+        local.verify(2)
 
 
 @pytest.mark.parametrize(
@@ -144,11 +126,11 @@ def test_an_array_that_is_not_what_is_signed_is_refused(chain, store, raw, what)
         {"sha256": "0" * 64}, {"sha256": "x"}, {"bytes": 2**62}, {"bytes": True}, {"bytes": None}, {"more": 1},
     ],
 )  # fmt: skip
-def test_a_file_that_cannot_be_is_refused(chain, store, change):
+def test_a_file_that_cannot_be_is_refused(chain, local, change):
     """A hostile manifest, correctly signed, claims sizes that would not fit into memory, and types of no array."""
     signed(chain / "000002", lambda values: entry_of(values).update(change))
-    refused(store)
-    assert store.newest().number == (
+    refused(local)
+    assert local.newest().number == (
         2 if change.get("sha256") == "0" * 64 or change == {"dtype": "<i8"} else 1
     )
 
@@ -158,47 +140,47 @@ def test_a_file_that_cannot_be_is_refused(chain, store, change):
     ["../../secret", "/etc/passwd", "a/b", "..", "", "shard0_g1", "shard0_g1.weights", "shard0_g1.a.b.c",
      "shard0_g1.weights.\x00", "shard0_g1.weights." + "x" * 61, "shard1_g1.weights.keys", 3, None, ["a"]],
 )  # fmt: skip
-def test_a_name_that_leaves_the_folder_is_refused(chain, store, name):
+def test_a_name_that_leaves_the_folder_is_refused(chain, local, name):
     """A hostile manifest, correctly signed, points at files elsewhere, or at those of another part."""
     np.save(chain / "secret.npy", np.arange(3, dtype=np.uint64))
     signed(chain / "000002", lambda values: entry_of(values).update(name=name))
-    refused(store)
-    assert store.newest().number == 1
+    refused(local)
+    assert local.newest().number == 1
 
 
 @pytest.mark.parametrize("prefix", ["../000001/shard0_g1", "", ".", "a.b", "x" * 61, 3, None])
-def test_a_prefix_that_leaves_the_folder_is_refused(chain, store, prefix):
+def test_a_prefix_that_leaves_the_folder_is_refused(chain, local, prefix):
     """The same with the beginning of the names; readers that are called by hand check it too."""
-    entries = store.manifest(2).parts[0].files
+    entries = local.manifest(2).parts[0].files
     signed(chain / "000002", lambda values: values["parts"][0].update(prefix=prefix))
-    refused(store)
+    refused(local)
     if isinstance(prefix, str):
         with pytest.raises(SnapshotDamagedError):
-            read_arrays(store.folder(2), prefix, entries)
+            read_arrays(local.folder(2), prefix, entries)
 
 
 @pytest.mark.parametrize("name", [f"{KEYS_FILE}.npy", MANIFEST])
-def test_a_link_out_of_the_folder_is_refused(chain, store, name):
+def test_a_link_out_of_the_folder_is_refused(chain, local, name):
     """A hostile archive brings a symbolic link; its target has the right bytes, so only the place is wrong."""
     path = chain / "000002" / name
     path.rename(chain / "outside")
     path.symlink_to(chain / "outside")
     with pytest.raises(SnapshotDamagedError, match=r"a link|link that leaves"):
-        store.load(2)
-    entry = store.manifest(1).parts[0].files[0]
+        local.load(2)
+    entry = local.manifest(1).parts[0].files[0]
     if name != MANIFEST:
         with pytest.raises(SnapshotDamagedError, match="link that leaves the folder"):
-            read_part(store.folder(2), "shard0_g1", [entry])
-    assert store.newest().number == 1
+            read_part(local.folder(2), "shard0_g1", [entry])
+    assert local.newest().number == 1
 
 
-def test_a_pipe_in_the_place_of_a_file_does_not_block(chain, store):
+def test_a_pipe_in_the_place_of_a_file_does_not_block(chain, local):
     """Opening a FIFO without a writer waits for ever."""
     for name in (f"{KEYS_FILE}.npy", MANIFEST):
         (chain / "000002" / name).unlink()
         os.mkfifo(chain / "000002" / name)
-        refused(store)
-        assert store.newest().number == 1
+        refused(local)
+        assert local.newest().number == 1
 
 
 # Hostile manifests -----------------------------------------------------------------------------------
@@ -206,25 +188,25 @@ def test_a_pipe_in_the_place_of_a_file_does_not_block(chain, store):
 
 @settings(max_examples=100, suppress_health_check=SLOW)
 @given(raw=st.binary(max_size=200) | st.text(alphabet='{}[]":,0e-', max_size=60).map(str.encode))
-def test_any_text_instead_of_the_manifest_is_a_sentence(chain, store, raw):
+def test_any_text_instead_of_the_manifest_is_a_sentence(chain, local, raw):
     """Another program's manifest.json lies in the folder."""
     (chain / "000002" / MANIFEST).write_bytes(raw)
-    refused(store)
-    assert store.newest().number == 1
+    refused(local)
+    assert local.newest().number == 1
 
 
 @pytest.mark.parametrize(
     "raw",
     ["[" * 100_000, '{"a":' * 100_000, '{"a":' * 600 + "1" + "}" * 600, " " * (16 * 2**20 + 1), "9" * 5000],
 )
-def test_a_manifest_that_exhausts_a_parser_is_a_sentence(chain, store, raw):
+def test_a_manifest_that_exhausts_a_parser_is_a_sentence(chain, local, raw):
     """A hostile manifest tries the parser's stack and the reader's memory."""
     (chain / "000002" / MANIFEST).write_text(raw)
-    refused(store, r"manifest\.json")
+    refused(local, r"manifest\.json")
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
-def test_numbers_that_json_does_not_have_are_refused(chain, store, value):
+def test_numbers_that_json_does_not_have_are_refused(chain, local, value):
     """Python's own JSON writes NaN; it is signed here as its own reader would have it."""
     values = json.loads((chain / "000002" / MANIFEST).read_text())
     values.pop("sha256")
@@ -232,7 +214,7 @@ def test_numbers_that_json_does_not_have_are_refused(chain, store, value):
     body = json.dumps(values, sort_keys=True)
     values["sha256"] = hashlib.sha256(body.encode()).hexdigest()
     (chain / "000002" / MANIFEST).write_text(json.dumps(values, indent=1, sort_keys=True) + "\n")
-    refused(store, "no JSON object as we write it")
+    refused(local, "no JSON object as we write it")
 
 
 FIELDS = (
@@ -243,7 +225,7 @@ PLAIN = {"pipeline", "note"}
 
 
 @pytest.mark.parametrize("field", FIELDS)
-def test_a_manifest_with_a_foreign_value_is_refused(chain, store, field):
+def test_a_manifest_with_a_foreign_value_is_refused(chain, local, field):
     """A hostile or future manifest, correctly signed, has other types than ours, or lacks something."""
     original = (chain / "000002" / MANIFEST).read_bytes()
     foreign = [
@@ -267,10 +249,10 @@ def test_a_manifest_with_a_foreign_value_is_refused(chain, store, field):
             continue
         (chain / "000002" / MANIFEST).write_bytes(original)
         signed(chain / "000002", lambda values, v=value: values.update({field: v}))
-        refused(store)
+        refused(local)
     (chain / "000002" / MANIFEST).write_bytes(original)
     signed(chain / "000002", lambda values: values.pop(field))
-    refused(store)
+    refused(local)
 
 
 @pytest.mark.parametrize(
@@ -285,18 +267,18 @@ def test_a_manifest_with_a_foreign_value_is_refused(chain, store, field):
         ({"note": {"x": "y" * 70_000}}, "the note is longer"),
     ],
 )
-def test_a_manifest_that_contradicts_itself_or_its_chain_is_refused(chain, store, changes, what):
+def test_a_manifest_that_contradicts_itself_or_its_chain_is_refused(chain, local, changes, what):
     """A hostile manifest, correctly signed, would have a reader go round in circles, or add up what is not one run."""
     signed(chain / "000002", lambda values: values.update(changes))
-    refused(store, what)
+    refused(local, what)
 
 
-def test_a_chain_without_its_base_is_refused(chain, store, said):
+def test_a_chain_without_its_base_is_refused(chain, local, said):
     """Somebody removed the base by hand; a chain is also bounded."""
-    write_snapshot(store, 3, BASE)
+    write_snapshot(local, 3, BASE)
     shutil.rmtree(chain / "000001")
-    refused(store, "snapshot 2 rests on 1, but .*000001 has no file")
-    assert store.newest(before=3) is None
+    refused(local, "snapshot 2 rests on 1, but .*000001 has no file")
+    assert local.newest(before=3) is None
     assert len(said) == 1
 
 
@@ -310,21 +292,21 @@ def test_a_manifest_behind_a_url_is_no_longer_than_ours(said):
         refused(store, what, number=1)
 
 
-def test_a_chain_is_bounded(chain, store, monkeypatch):
+def test_a_chain_is_bounded(chain, local, monkeypatch):
     """A hostile run has a chain of a million manifests."""
     monkeypatch.setattr(store_module, "_CHAIN_MAX", 1)
-    refused(store, "rests on more than 1 others")
+    refused(local, "rests on more than 1 others")
 
 
-def test_a_run_that_was_relearnt_is_not_added_to_its_older_self(chain, store, tmp_path):
+def test_a_run_that_was_relearnt_is_not_added_to_its_older_self(chain, local, tmp_path):
     """A run was taken back and learnt anew, then copied over a copy of the old one: 2 is new, 3 is old."""
-    write_snapshot(store, 3, {}, parent=2)
+    write_snapshot(local, 3, {}, parent=2)
     shutil.move(chain / "000003", tmp_path / "old")
     shutil.rmtree(chain / "000002")
-    write_snapshot(store, 2, {}, parent=1)
+    write_snapshot(local, 2, {}, parent=1)
     shutil.move(tmp_path / "old", chain / "000003")
-    refused(store, "two copies of the run were mixed", number=3)
-    assert store.newest().number == 2
+    refused(local, "two copies of the run were mixed", number=3)
+    assert local.newest().number == 2
 
 
 @pytest.mark.parametrize(
@@ -334,12 +316,12 @@ def test_a_run_that_was_relearnt_is_not_added_to_its_older_self(chain, store, tm
         (TableState(np.zeros(1, np.uint64), np.zeros((1, 3), np.float32)), "rows of several widths"),
     ],
 )
-def test_rows_that_do_not_belong_together_are_refused(chain, store, state, what):
+def test_rows_that_do_not_belong_together_are_refused(chain, local, state, what):
     """A faulty shard wrote a key twice, or another learner's rows."""
-    parts, job = write_files(store, 3, [Part({"weights": (state, NO_KEYS, {})})])
-    store.commit(manifest_of(store, 3, parts, job, parent=2))
+    parts, job = write_files(local, 3, [Part({"weights": (state, NO_KEYS, {})})])
+    local.commit(manifest_of(local, 3, parts, job, parent=2))
     with pytest.raises(SnapshotDamagedError, match=what):
-        store.load(3)
+        local.load(3)
 
 
 @pytest.mark.parametrize("ends", [(3, 2), (2, 6), (2, 4), (-1, 5), (2**63 - 1, -(2**63))])
@@ -357,19 +339,19 @@ def test_names_that_do_not_lie_in_their_bytes_are_refused(tmp_path, ends):
         read_part(str(tmp_path), "p", entries)
 
 
-def test_a_part_without_one_of_its_arrays_is_refused(store):
+def test_a_part_without_one_of_its_arrays_is_refused(local):
     """A list of files is not whole; nothing is made up for what is missing."""
-    parts, _ = write_files(store, 1, parts_of(1, BASE))
+    parts, _ = write_files(local, 1, parts_of(1, BASE))
     for field in ("keys", "rows", "removed", "names", "name_ends"):
         left = [entry for entry in parts[0].files if entry.name != f"shard0_g1.items.{field}"]
         with pytest.raises(SnapshotDamagedError, match="lacks"):
-            read_part(store.folder(1), "shard0_g1", left)
+            read_part(local.folder(1), "shard0_g1", left)
 
 
 @pytest.mark.parametrize("raw", ["", "{}", "[]", "[" * 9999, '{"generation": true}', '{"generation": -1}'])
-def test_a_damaged_count_of_starts_is_a_sentence(store, tmp_path, raw):
+def test_a_damaged_count_of_starts_is_a_sentence(local, tmp_path, raw):
     """Somebody edited generation.json."""
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "generation.json").write_text(raw)
     with pytest.raises(SnapshotError, match="write it anew with an N above every _gN"):
-        store.next_generation()
+        local.next_generation()

@@ -3,7 +3,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import uuid
 from pathlib import Path
 
 import pytest
@@ -17,49 +16,28 @@ ROOT = Path(__file__).resolve().parents[2]
 BASE = {key_of(n): n for n in range(1, 9)}
 
 
-@pytest.fixture(params=["disk", "memory"])
-def run_url(request, tmp_path):
-    """A run's place: a folder, and a URL."""
-    return str(tmp_path / "run") if request.param == "disk" else f"memory://{uuid.uuid4().hex}/run"
-
-
-@pytest.fixture
-def said():
-    return []
-
-
-@pytest.fixture
-def store(run_url, said):
-    return SnapshotStore(run_url, said.append)
-
-
-@pytest.fixture
-def local(tmp_path, said):
-    return SnapshotStore(str(tmp_path / "run"), said.append)
-
-
-def test_what_a_kept_difference_rests_on_stays(store):
+def test_what_a_kept_difference_rests_on_stays(anywhere):
     """Two lines of snapshots, of which the newest two, a pinned one, and all below these are kept."""
     for number, parent in ((1, None), (2, 1), (3, 2), (4, None), (5, 4), (6, 4), (7, 6)):
-        write_snapshot(store, number, {key_of(number): number}, parent=parent)
-    assert store.retain(2, pinned=[2]) == [5, 3]
-    assert store.numbers() == [1, 2, 4, 6, 7]
-    assert len(values_of(store.load(7)[0]["items"])) == 3
-    assert store.retain(1) == [2, 1]
-    assert store.numbers() == [4, 6, 7]
-    assert store.retain(9) == []
+        write_snapshot(anywhere, number, {key_of(number): number}, parent=parent)
+    assert anywhere.retain(2, pinned=[2]) == [5, 3]
+    assert anywhere.numbers() == [1, 2, 4, 6, 7]
+    assert len(values_of(anywhere.load(7)[0]["items"])) == 3
+    assert anywhere.retain(1) == [2, 1]
+    assert anywhere.numbers() == [4, 6, 7]
+    assert anywhere.retain(9) == []
     with pytest.raises(SnapshotError, match="expected to keep 1 snapshot or more"):
-        store.retain(0)
+        anywhere.retain(0)
 
 
-def test_a_run_goes_on_behind_its_millionth_snapshot(store):
+def test_a_run_goes_on_behind_its_millionth_snapshot(anywhere):
     """One every few seconds comes there within weeks; numbers, and not names, say which is the newest."""
     for number in (999_999, 1_000_000, NUMBER_MAX):
-        write_snapshot(store, number, {1: number % 1000})
-    assert (store.numbers(), store.newest().number) == ([999_999, 1_000_000, NUMBER_MAX], NUMBER_MAX)
-    assert store.newest(NUMBER_MAX).number == 1_000_000
-    assert values_of(store.load(1_000_000)[0]["weights"]) == {1: 0}
-    assert store.retain(2) == [999_999]
+        write_snapshot(anywhere, number, {1: number % 1000})
+    assert (anywhere.numbers(), anywhere.newest().number) == ([999_999, 1_000_000, NUMBER_MAX], NUMBER_MAX)
+    assert anywhere.newest(NUMBER_MAX).number == 1_000_000
+    assert values_of(anywhere.load(1_000_000)[0]["weights"]) == {1: 0}
+    assert anywhere.retain(2) == [999_999]
 
 
 def test_unfinished_folders_go_once_a_newer_snapshot_is_finished(local, tmp_path):
@@ -114,25 +92,25 @@ def test_a_second_job_on_a_run_is_told_who_holds_it(local, tmp_path):
         pass
 
 
-def test_each_start_has_a_number_of_its_own(store):
+def test_each_start_has_a_number_of_its_own(anywhere):
     """A job is started three times; then the file is lost, and the snapshots still know."""
-    with store.exclusive():
-        assert [store.next_generation() for _ in range(3)] == [1, 2, 3]
-    write_snapshot(store, 1, BASE, generation=7)
-    assert [store.next_generation() for _ in range(2)] == [8, 9]
+    with anywhere.exclusive():
+        assert [anywhere.next_generation() for _ in range(3)] == [1, 2, 3]
+    write_snapshot(anywhere, 1, BASE, generation=7)
+    assert [anywhere.next_generation() for _ in range(2)] == [8, 9]
 
 
-def test_an_older_start_finishes_no_snapshot(store):
+def test_an_older_start_finishes_no_snapshot(anywhere):
     """A job that was thought dead comes back after another has taken over; its folder is of no use to it."""
-    assert [store.next_generation(), store.next_generation()] == [1, 2]
+    assert [anywhere.next_generation(), anywhere.next_generation()] == [1, 2]
     with pytest.raises(SupersededError, match="start 2 has taken over"):
-        write_snapshot(store, 1, BASE, generation=1)
-    write_snapshot(store, 1, BASE, generation=2)
-    assert store.manifest(1).generation == 2
+        write_snapshot(anywhere, 1, BASE, generation=1)
+    write_snapshot(anywhere, 1, BASE, generation=2)
+    assert anywhere.manifest(1).generation == 2
 
 
-def test_a_job_that_was_superseded_does_not_take_over_again(run_url, store, said):
+def test_a_job_that_was_superseded_does_not_take_over_again(run_url, anywhere, said):
     """Behind a URL nothing is locked: were the older job to come back, the two would end each other for ever."""
-    assert (store.next_generation(), SnapshotStore(run_url, said.append).next_generation()) == (1, 2)
+    assert (anywhere.next_generation(), SnapshotStore(run_url, said.append).next_generation()) == (1, 2)
     with pytest.raises(SupersededError, match="start 2 has taken over"):
-        store.next_generation()
+        anywhere.next_generation()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -13,6 +12,7 @@ from sklearn.metrics import average_precision_score, log_loss, roc_auc_score
 
 from learning import metrics as kernels
 from learning.metrics import DelayHistogram, Prequential
+from tests.learning.exact_sums import assert_grouping_changes_nothing, same, totals
 
 ROWS = st.lists(
     st.tuples(st.floats(0.0, 1.0), st.one_of(st.sampled_from([0.0, 1.0]), st.floats(0.0, 1.0, width=32))),
@@ -87,35 +87,10 @@ def test_unknown_production_times_leave_no_delay() -> None:
     assert math.isnan(histogram.quantile_s(0.5))
 
 
-def totals(pairs: list[tuple[float, float]]) -> Prequential:
-    metrics = Prequential.zero()
-    p, y = np.array(pairs, np.float64).reshape(-1, 2).T
-    metrics.update(p, y.astype(np.float32))
-    return metrics
-
-
-def same(first: Prequential | DelayHistogram, second: Prequential | DelayHistogram) -> bool:
-    """To the byte."""
-    one, two = first.arrays(), second.arrays()
-    return all(one[name].tobytes() == two[name].tobytes() for name in one | two)
-
-
 @given(ROWS, st.lists(st.integers(0, 40), max_size=4), st.randoms(use_true_random=False))
 def test_every_split_and_order_gives_the_same_bytes(rows, cuts, random) -> None:
     """Reports come by the clock, from workers in any order: sums of the same records are the same, differences too."""
-    edges = [0, *sorted(min(cut, len(rows)) for cut in cuts), len(rows)]
-    parts = [totals(rows[first:last]) for first, last in pairwise(edges)]
-    random.shuffle(parts)
-    merged = Prequential.zero()
-    for part in parts:
-        merged += part
-    whole = totals(rows)
-    assert same(merged, whole)
-    shuffled = list(rows)
-    random.shuffle(shuffled)
-    assert same(totals(shuffled), whole)
-    assert same(whole - parts[0] + parts[0], whole)
-    assert same(Prequential.zero() - whole + whole, Prequential.zero())
+    assert_grouping_changes_nothing(Prequential, rows, cuts, random)
 
 
 def test_a_long_stream_in_batches_of_any_size_gives_the_same_bytes() -> None:
@@ -133,16 +108,19 @@ def test_a_long_stream_in_batches_of_any_size_gives_the_same_bytes() -> None:
 
 def test_predictions_that_are_lost_count_as_certain_and_wrong() -> None:
     """A learner diverged and predicts NaN: the metrics say so, no sum is poisoned, and the next window is clean."""
-    lost, wrong = totals([(math.nan, 1.0), (math.nan, 0.0)]), totals([(0.0, 1.0), (1.0, 0.0)])
+    lost, wrong = (
+        totals(Prequential, [(math.nan, 1.0), (math.nan, 0.0)]),
+        totals(Prequential, [(0.0, 1.0), (1.0, 0.0)]),
+    )
     assert same(lost, wrong)
     assert lost.summary()["auc"] == 0.0
-    later = totals([(0.2, 0.0), (0.7, 1.0)])
+    later = totals(Prequential, [(0.2, 0.0), (0.7, 1.0)])
     assert same(lost + later - lost, later)
 
 
 def test_arrays_and_back() -> None:
     """A snapshot keeps the sums as arrays: what comes back is the same, and its own, even from read-only arrays."""
-    metrics, histogram = totals([(0.25, 1.0), (0.5, 0.0)]), DelayHistogram()
+    metrics, histogram = totals(Prequential, [(0.25, 1.0), (0.5, 0.0)]), DelayHistogram()
     histogram.update(np.array([0.5, 2.0]))
     for kept in (metrics, histogram):
         arrays = kept.arrays()
@@ -174,7 +152,7 @@ def test_arrays_of_something_else_are_refused(name: str, array: np.ndarray) -> N
 
 def test_read_only_arrays_of_another_process_compile_nothing() -> None:
     """Ray hands arrays over read-only, and numba compiles for those anew: half a second in the middle of a stream."""
-    metrics, delays = totals([(0.25, 1.0)]), DelayHistogram()
+    metrics, delays = totals(Prequential, [(0.25, 1.0)]), DelayHistogram()
     compiled = len(kernels._tally.signatures)
     p, y = np.array([0.5, 0.0, 0.75, 0.0]), np.ones(2, np.float32)
     for array in (metrics.sums, metrics.histograms, delays.counts, p, y):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -12,6 +11,7 @@ from hypothesis import strategies as st
 from river import metrics as river_metrics
 
 from learning.ratings import Ratings
+from tests.learning.exact_sums import assert_grouping_changes_nothing, same, totals
 
 ROWS = st.lists(st.tuples(st.floats(-1e10, 1e10), st.floats(-1e9, 1e9, width=32)), max_size=40)
 
@@ -62,35 +62,10 @@ def test_no_records_give_nan_and_equal_ratings_no_error() -> None:
     assert metrics.summary()["deviation"] == pytest.approx(0.0, abs=1e-7)
 
 
-def totals(pairs: list[tuple[float, float]]) -> Ratings:
-    metrics = Ratings.zero()
-    p, y = np.array(pairs, np.float64).reshape(-1, 2).T
-    metrics.update(p, y.astype(np.float32))
-    return metrics
-
-
-def same(first: Ratings, second: Ratings) -> bool:
-    """To the byte."""
-    one, two = first.arrays(), second.arrays()
-    return all(one[name].tobytes() == two[name].tobytes() for name in one | two)
-
-
 @given(ROWS, st.lists(st.integers(0, 40), max_size=4), st.randoms(use_true_random=False))
 def test_every_split_and_order_gives_the_same_bytes(rows, cuts, random) -> None:
     """Reports come by the clock, from workers in any order: sums of the same records are the same, differences too."""
-    edges = [0, *sorted(min(cut, len(rows)) for cut in cuts), len(rows)]
-    parts = [totals(rows[first:last]) for first, last in pairwise(edges)]
-    random.shuffle(parts)
-    merged = Ratings.zero()
-    for part in parts:
-        merged += part
-    whole = totals(rows)
-    assert same(merged, whole)
-    shuffled = list(rows)
-    random.shuffle(shuffled)
-    assert same(totals(shuffled), whole)
-    assert same(whole - parts[0] + parts[0], whole)
-    assert same(Ratings.zero() - whole + whole, Ratings.zero())
+    assert_grouping_changes_nothing(Ratings, rows, cuts, random)
 
 
 @given(ROWS.filter(bool))
@@ -99,7 +74,9 @@ def test_sums_are_those_of_exact_arithmetic(rows) -> None:
     p, y = np.array(rows, np.float64).T
     e = p - y
     e = e[np.abs(e) <= 2**31]
-    summary = totals([row for row, error in zip(rows, p - y, strict=True) if abs(error) <= 2**31]).summary()
+    summary = totals(
+        Ratings, [row for row, error in zip(rows, p - y, strict=True) if abs(error) <= 2**31]
+    ).summary()
     if len(e):
         assert summary["rmse"] == pytest.approx(math.sqrt(math.fsum(e * e) / len(e)), rel=1e-12, abs=1e-7)
         assert summary["mae"] == pytest.approx(math.fsum(np.abs(e)) / len(e), rel=1e-12, abs=1e-14)
@@ -109,12 +86,12 @@ def test_sums_are_those_of_exact_arithmetic(rows) -> None:
 def test_predictions_that_are_lost_show_and_pass_with_their_window() -> None:
     """A learner diverged: NaN and infinity count as errors of 2^31, no sum is poisoned, the next window is clean."""
     before, later = (
-        totals([(math.nan, 3.0), (math.inf, 1.0), (-math.inf, 1.0), (2.0, 1.0)]),
-        totals([(2.0, 1.0)]),
+        totals(Ratings, [(math.nan, 3.0), (math.inf, 1.0), (-math.inf, 1.0), (2.0, 1.0)]),
+        totals(Ratings, [(2.0, 1.0)]),
     )
     assert before.summary()["rmse"] == pytest.approx(2**31 * math.sqrt(3 / 4))
     assert before.summary()["bias"] == pytest.approx((2**31 + 1) / 4)
-    assert (before + later - before).summary() == pytest.approx(totals([(2.0, 1.0)]).summary())
+    assert (before + later - before).summary() == pytest.approx(totals(Ratings, [(2.0, 1.0)]).summary())
 
 
 def test_the_largest_errors_do_not_overflow() -> None:
@@ -129,7 +106,7 @@ def test_the_largest_errors_do_not_overflow() -> None:
 
 def test_arrays_and_back() -> None:
     """A snapshot keeps the sums as arrays: what comes back is the same, and its own, even from read-only arrays."""
-    metrics = totals([(1.5, 2.0), (-3.25, 4.0)])
+    metrics = totals(Ratings, [(1.5, 2.0), (-3.25, 4.0)])
     arrays = metrics.arrays()
     for array in arrays.values():
         array.flags.writeable = False
