@@ -16,8 +16,8 @@ import numpy as np
 
 from actors.ports import SourceError, StreamUnavailableError
 from cluster.assembly import wanted_records
-from cluster.mailbox import RollbackRequest
 from cluster.models.scorer import Scorer
+from cluster.requests import RollbackRequest
 from cluster.snapshots.errors import SnapshotDamagedError, SnapshotError
 from cluster.snapshots.model import model_of
 from cluster.streams.open import open_source

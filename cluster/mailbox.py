@@ -1,6 +1,7 @@
 """Mailbox: what people ask of a run's job, and what it answers, as small JSON files in the run's folder.
 
-    RUN/control/request-ID.json   {"to": 12, "mode": "keep", "reason": ""}
+    RUN/control/request-ID.json   {"kind": "rollback", "to": 12, "mode": "keep", "reason": ""}
+                                  {"kind": "scale", "workers": 8, "shards": null}
     RUN/control/answer-ID.json    {"done": true, "sentence": "..."}
 
 A request stays until it is answered, so a job that dies in between finds it when it is started again. The same files
@@ -11,38 +12,22 @@ from __future__ import annotations
 
 import json
 import re
-import uuid
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from cluster.requests import printable, request_of, values_of
 from cluster.snapshots.errors import SnapshotDamagedError, SnapshotError
 from cluster.snapshots.remote_place import place_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from cluster.snapshots.going_back import Mode
+    from cluster.requests import Request
 
-__all__ = ["Answer", "Mailbox", "RollbackRequest"]
+__all__ = ["Answer", "Mailbox"]
 
 _REQUEST = re.compile(r"request-([0-9a-f]{32})\.json", re.ASCII)
 _BYTES_MAX = 65_536
 _REQUESTS_MAX = 100
-
-
-@dataclass(frozen=True, slots=True)
-class RollbackRequest:
-    """Go back to snapshot `to`; `reason`: why, if nobody asked."""
-
-    id: str
-    to: int
-    mode: Mode
-    reason: str = ""
-
-    @classmethod
-    def new(cls, to: int, mode: Mode, reason: str = "") -> RollbackRequest:
-        """One with an id of its own."""
-        return cls(uuid.uuid4().hex, to, mode, reason)
 
 
 class Answer(NamedTuple):
@@ -61,15 +46,13 @@ class Mailbox:
         self._say = say
         self._unreadable: set[str] = set()
 
-    def ask(self, request: RollbackRequest) -> None:
+    def ask(self, request: Request) -> None:
         """Leave a request, durably."""
-        self._put(
-            f"request-{request.id}.json", {"to": request.to, "mode": request.mode, "reason": request.reason}
-        )
+        self._put(f"request-{request.id}.json", values_of(request))
 
-    def requests(self) -> list[RollbackRequest]:
+    def requests(self) -> list[Request]:
         """Those that are not answered; what is none is removed, and said, and what cannot be read is passed over."""
-        found: list[RollbackRequest] = []
+        found: list[Request] = []
         # Answers lie there too, and some are never fetched: they must not take the place of requests.
         for matched in filter(None, map(_REQUEST.fullmatch, sorted(self._place.sizes()))):
             try:
@@ -82,30 +65,30 @@ class Mailbox:
                 break
         return found
 
-    def _read(self, name: str, request_id: str) -> list[RollbackRequest]:
+    def _read(self, name: str, request_id: str) -> list[Request]:
         """The request in a file; none, if there is none in it. Raises SnapshotError."""
         try:
-            return [_request(request_id, self._get(name))]
+            return [request_of(request_id, self._get(name))]
         except (SnapshotDamagedError, ValueError, KeyError, TypeError, RecursionError) as error:
             self._place.remove_file(name)
             self._say(f"{self._place.url}/{name} is no request as we write it ({error}); it is removed")
             return []
 
-    def answer(self, request: RollbackRequest, answer: Answer) -> None:
+    def answer(self, request: Request, answer: Answer) -> None:
         """Answer a request, which thereby is done with."""
         self._put(f"answer-{request.id}.json", answer._asdict())
         self._place.remove_file(f"request-{request.id}.json")
 
-    def take_answer(self, request: RollbackRequest) -> Answer | None:
+    def take_answer(self, request: Request) -> Answer | None:
         """The answer to a request, once; None if there is none yet."""
         name = f"answer-{request.id}.json"
         if name not in self._place.sizes():
             return None
         values = self._get(name)
         self._place.remove_file(name)
-        return Answer(bool(values["done"]), _printable(str(values["sentence"])))
+        return Answer(bool(values["done"]), printable(str(values["sentence"])))
 
-    def withdraw(self, request: RollbackRequest) -> None:
+    def withdraw(self, request: Request) -> None:
         """Ask no more."""
         self._place.remove_file(f"request-{request.id}.json")
 
@@ -114,15 +97,3 @@ class Mailbox:
 
     def _get(self, name: str) -> Any:
         return json.loads(self._place.read_bytes(name, _BYTES_MAX))
-
-
-def _request(request_id: str, values: Any) -> RollbackRequest:
-    to, mode, reason = values["to"], values["mode"], values["reason"]
-    if type(to) is not int or mode not in {"keep", "replay"} or not isinstance(reason, str):
-        raise ValueError("expected to as a number, mode as keep or replay, and reason as text")
-    return RollbackRequest(request_id, to, mode, _printable(reason))
-
-
-def _printable(text: str) -> str:
-    """Without what would move a terminal's cursor, or worse: whoever may write the file does not own the screen."""
-    return "".join(character if character.isprintable() else " " for character in text)

@@ -6,8 +6,9 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from cluster.mailbox import Answer, Mailbox, RollbackRequest
+from cluster.mailbox import Answer, Mailbox
 from cluster.models.registry import RunLog
+from cluster.requests import RollbackRequest
 from cluster.rollbacks import Rollbacks
 from cluster.snapshots.errors import SnapshotError
 from cluster.snapshots.store import SnapshotStore

@@ -11,6 +11,7 @@ import time
 from typing import TYPE_CHECKING
 
 from cluster.mailbox import Answer
+from cluster.requests import RollbackRequest
 from cluster.snapshots.errors import SnapshotDamagedError, SnapshotError, SupersededError
 from cluster.snapshots.going_back import go_back
 from learning.job_messages import SnapshotAsked, SnapshotFailed, SnapshotWritten
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
     from cluster.auto_rollback import AutoRollback
     from cluster.cluster_port import CoordinatorControl
-    from cluster.mailbox import Mailbox, RollbackRequest
+    from cluster.mailbox import Mailbox
     from cluster.models.registry import RunLog
     from cluster.snapshots.manifest import SnapshotManifest
     from cluster.snapshots.store import SnapshotStore
@@ -118,13 +119,14 @@ class Rollbacks:
     def _look(self) -> list[RollbackRequest]:
         """The requests that wait; a disk that cannot be read now may be later."""
         try:
-            waiting = [request for request in self._mailbox.requests() if request.id not in self._settled]
+            asked = [request for request in self._mailbox.requests() if isinstance(request, RollbackRequest)]
         except SnapshotError as error:
             if not self._unreadable:
                 self._say(f"the run's control folder cannot be read, so nobody can have it go back: {error}")
             self._unreadable = True
             return []
         self._unreadable = False
+        waiting = [request for request in asked if request.id not in self._settled]
         self._needed = {request.to for request in waiting}
         return waiting
 

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from cluster.snapshots.errors import SnapshotError
 from cluster.snapshots.places import LocalPlace, Place, os_errors_told
 
-__all__ = ["exclusive", "last_generation", "write_generation"]
+__all__ = ["exclusive", "held", "last_generation", "write_generation"]
 
 _GENERATION = "generation.json"
 _LOCK = "lock"
@@ -47,6 +47,22 @@ def exclusive(run: Place) -> Iterator[None]:
         yield
     finally:
         os.close(descriptor)
+
+
+def held(run: Place) -> bool:
+    """Whether a job on a machine that shares this folder holds the run's lock; a URL has none."""
+    if not isinstance(run, LocalPlace) or not (run.folder / _LOCK).is_file():
+        return False
+    path = run.folder / _LOCK
+    with os_errors_told("looking at", path):
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
+        try:  # shared, and only for a moment: a job that begins just now would still be refused
+            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        finally:
+            os.close(descriptor)
+    return False
 
 
 def last_generation(run: Place) -> int | None:

@@ -13,8 +13,9 @@ from mlflow import MlflowClient
 
 from cluster.broker import Broker
 from cluster.job import JobResult
-from cluster.mailbox import Mailbox, RollbackRequest
+from cluster.mailbox import Mailbox
 from cluster.models.registry import RunLog
+from cluster.requests import RollbackRequest
 from cluster.roll_back import roll_back
 from cluster.rollbacks import Rollbacks
 from cluster.snapshots import going_back
