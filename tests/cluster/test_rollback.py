@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -358,8 +359,9 @@ def test_a_request_that_cannot_be_read_blocks_no_other(
 def test_a_reason_brings_no_escape_codes(tmp_path: Path) -> None:
     """It is printed on the terminal of whoever runs the job."""
     mailbox = Mailbox(str(tmp_path), print)
-    mailbox.ask(RollbackRequest.new(2, "keep", "worse\x1b[2J\x9b\r\nthan before, 5 \u00b5s"))
-    assert [request.reason for request in mailbox.requests()] == ["worse [2J   than before, 5 \u00b5s"]
+    asked = RollbackRequest.new(2, "keep", "worse\x1b[2J\x9b\r\nthan before, 5 \u00b5s")
+    mailbox.ask(asked)
+    assert mailbox.requests() == [replace(asked, reason="worse [2J   than before, 5 \u00b5s")]
 
 
 def test_answers_that_nobody_fetches_hide_no_request(tmp_path: Path) -> None:
