@@ -16,7 +16,7 @@ Messages out: none (workers and the supervisor ask).
 from __future__ import annotations
 
 import threading
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from learning.coordination import Brain
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from learning.learner import Metrics
     from learning.metrics import DelayHistogram
 
-__all__ = ["Coordinator", "Status", "WorkerStatus"]
+__all__ = ["Coordinator", "JobEvent", "PartitionStatus", "Status", "WorkerStatus"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,8 +53,31 @@ class WorkerStatus:
 
 
 @dataclass(frozen=True, slots=True)
+class PartitionStatus:
+    """One partition: whose it is, its next offset, and the records behind that which are there (None: unknown)."""
+
+    partition: int
+    worker: int
+    offset: int | None
+    lag: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class JobEvent:
+    """What people want to know of, when it happens: `kind` is one word (drift, rollback), `sentence` says it all."""
+
+    records: int
+    kind: str
+    sentence: str
+
+
+@dataclass(frozen=True, slots=True)
 class Status:
-    """The job's progress since its start; take the difference of two for a window."""
+    """The job's progress since its start; take the difference of two for a window.
+
+    `groups` has further figures, by group, row and name: {"experts": {"alpha 0.1": {"weight": 0.7}}}. Whatever stands
+    there is shown by jobs.status, recorded in MLflow and exported, without a change there. `events` are the last ones.
+    """
 
     phase: str
     generation: int
@@ -66,6 +89,9 @@ class Status:
     delays: DelayHistogram
     pauses: DelayHistogram
     workers: list[WorkerStatus]
+    partitions: list[PartitionStatus] = field(default_factory=list)
+    groups: dict[str, dict[str, dict[str, float]]] = field(default_factory=dict)
+    events: list[JobEvent] = field(default_factory=list)
 
 
 class Coordinator:
@@ -119,9 +145,16 @@ class Coordinator:
                 for i, w in enumerate(brain.workers)
             ]
             lag = sum(w.lag for w in brain.workers)
+            offsets = brain.offsets
+            partitions = [
+                PartitionStatus(p, i, offsets.get(p), w.lags.get(p))
+                for i, w in enumerate(brain.workers)
+                for p in w.partitions
+            ]
             return Status(
                 brain.phase.value, brain.moment.generation, brain.records, brain.dead, lag, brain.snapshots,
                 brain.metrics.copy(), brain.delays, brain.pauses, workers,
+                sorted(partitions, key=lambda p: p.partition),
             )  # fmt: skip
 
     def _handle(self, event: Event) -> Directive:

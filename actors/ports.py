@@ -89,8 +89,11 @@ class Source(Protocol):
     def exhausted(self) -> bool:
         """True once a bounded stream has given its last batch."""
 
-    def lag_records(self) -> int:
-        """Records (messages, for Kafka) that are in the stream but have not been polled; 0 where unknown."""
+    def lags(self) -> dict[int, int]:
+        """Of each partition, the records (messages, for Kafka) in the stream that have not been polled.
+
+        One whose end is unknown is left out.
+        """
 
     def close(self) -> None:
         """Release threads and connections; may be called twice."""

@@ -202,7 +202,7 @@ class Worker:
         tally, self._tally = self._tally, _Tally(self._learner.metrics())
         reported = Reported(
             self._worker, self._moment.generation, tally.metrics, tally.delays, tally.dead, tally.batches,
-            self._world.source.lag_records(), tally.pauses_s,
+            self._world.source.lags(), tally.pauses_s,
         )  # fmt: skip
         self._heed(self._world.coordinator.report(reported))
         self._reported_s = self._world.clock_s()

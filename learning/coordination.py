@@ -17,7 +17,7 @@ The last snapshot is taken the same way, when all workers have finished; `EndJob
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -64,9 +64,15 @@ class WorkerShare:
     partitions: tuple[int, ...]
     records: int = 0
     dead: int = 0
-    lag: int = 0
     batches: int = 0
+    lags: dict[int, int] = field(default_factory=dict)
+    """Records not yet read of each partition, where that is known."""
     arrived: Arrived | None = None
+
+    @property
+    def lag(self) -> int:
+        """Records not yet read, as far as that is known."""
+        return sum(self.lags.values())
 
     @property
     def finished(self) -> bool:
@@ -136,6 +142,11 @@ class Brain:
         return self._plan.start.dead + sum(worker.dead for worker in self.workers)
 
     @property
+    def offsets(self) -> dict[int, int]:
+        """The next offset of each partition: all before it is learnt, and its pushes acknowledged."""
+        return dict(self._offsets)
+
+    @property
     def snapshots(self) -> int:
         """The number of the last snapshot that the workers stood still for."""
         return self.moment.snapshot
@@ -167,7 +178,7 @@ class Brain:
         worker = self.workers[event.worker]
         worker.records += event.metrics.records
         worker.dead += event.dead
-        worker.lag = event.lag
+        worker.lags = event.lags
         worker.batches += len(event.batches)
         for batch in event.batches:
             self._offsets[batch.partition] = batch.next_offset

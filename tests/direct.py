@@ -78,9 +78,12 @@ class ListSource:
         """True after the last batch."""
         return self.given == len(self.batches)
 
-    def lag_records(self) -> int:
+    def lags(self) -> dict[int, int]:
         """Records that have not been given."""
-        return sum(len(batch) for batch in self.batches[self.given :])
+        lags: dict[int, int] = {}
+        for batch in self.batches[self.given :]:
+            lags[batch.batch_id.partition] = lags.get(batch.batch_id.partition, 0) + len(batch)
+        return lags
 
     def close(self) -> None:
         """Nothing to release."""

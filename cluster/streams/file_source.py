@@ -141,9 +141,9 @@ class FileSource:
         """True once the share has been read to its end."""
         return self._exhausted
 
-    def lag_records(self) -> int:
-        """0: how many rows a file has is only known by reading it."""
-        return 0
+    def lags(self) -> dict[int, int]:
+        """None: how many rows a file has is only known by reading it."""
+        return {}
 
     def close(self) -> None:
         """Stop the reader thread; may be called twice."""

@@ -111,10 +111,10 @@ class KafkaSource:
         with self._changed:
             return self._finished and not self._ready
 
-    def lag_records(self) -> int:
+    def lags(self) -> dict[int, int]:
         """Offsets between what was polled and the partitions' ends as the last fetches told them."""
         highwaters = dict(self._highwaters)
-        return sum(max(0, highwaters[p] - self._polled[p]) for p in highwaters)
+        return {p: max(0, highwaters[p] - self._polled[p]) for p in highwaters}
 
     def close(self) -> None:
         """Stop the reader thread and release the connections; takes at most some seconds, and may be called twice."""

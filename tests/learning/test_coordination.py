@@ -43,7 +43,7 @@ def reported(worker: int, first: int, count: int, dead: int = 0, generation: int
     metrics.update(np.full(count, 0.25 + 0.01 * first), np.ones(count, np.float32))
     delays.update(np.full(count, 0.1 * (first + 1)))
     batch = BatchId(worker, first, first + count + dead)
-    return Reported(worker, generation, metrics, delays, dead, [batch], lag=first)
+    return Reported(worker, generation, metrics, delays, dead, [batch], lags={worker: first})
 
 
 def arrived(worker: int, barrier: int, *, finished: bool = False, generation: int = GENERATION) -> Arrived:
