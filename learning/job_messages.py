@@ -33,8 +33,9 @@ __all__ = [
 class Reported:
     """What a worker has learnt since its last report, every push of it acknowledged; nothing, if it was idle.
 
-    `metrics`, `delays` and `dead` (letters) are increments; `batches` are those learnt, in their order; `lags` are
-    the records of each partition that are not yet read, where that is known; `pauses_s` are how long the worker stood still for snapshots.
+    `metrics`, `delays` and `dead` (letters) are increments; `batches` are those learnt, in their order; `lags` are the
+    records of each partition that are not yet read, where that is known; `pauses_s` are how long the worker stood
+    still for snapshots.
     """
 
     worker: int
