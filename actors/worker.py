@@ -31,8 +31,8 @@ if TYPE_CHECKING:
 
     from actors.ports import CoordinatorPort, DeadLetterPort, Decoded, ParameterStore, PredictionPort, Source
     from learning.batch import Batch, BatchId
-    from learning.encoding import NumericEncoder
     from learning.learner import Learner, Metrics
+    from learning.worker_state import WorkerState
 
 __all__ = ["BarrierTimeoutError", "Worker", "World"]
 
@@ -88,7 +88,7 @@ class Worker:
         self,
         worker: int,
         learner: Learner,
-        encoder: NumericEncoder,
+        state: WorkerState,
         world: World,
         moment: Moment = Moment(),  # noqa: B008 - a tuple of numbers
         *,
@@ -99,7 +99,7 @@ class Worker:
     ) -> None:
         self._worker = worker
         self._learner = learner
-        self._encoder = encoder
+        self._state = state
         self._world = world
         self._pulls_in_flight_max = pulls_in_flight_max
         self._poll_timeout_s = poll_timeout_s
@@ -150,7 +150,7 @@ class Worker:
             self._prepared = None
 
     def _prepare(self, timeout_s: float) -> _Prepared | None:
-        """Poll, decode and encode a batch. The encoder then includes it, so none may be left over at a barrier."""
+        """Poll, decode and encode a batch. The state then includes it, so none may be left over at a barrier."""
         if self._barrier_due() or self._directive.stop:
             return None
         decoded = self._world.source.poll(timeout_s)
@@ -158,7 +158,7 @@ class Worker:
             return None
         if decoded.dead:
             self._world.dead_letters.write(decoded.dead)
-        return _Prepared(decoded, self._encoder.encode(decoded.batch))
+        return _Prepared(decoded, self._state.prepare(decoded.batch))
 
     def _learn(self) -> None:
         """Learn the oldest pulled batch. The next one is pulled before, so that its answer comes meanwhile."""
@@ -241,6 +241,6 @@ class Worker:
         if self._world.predictions is not None:
             self._world.predictions.flush()
         arrived = Arrived(
-            self._worker, self._moment.generation, self._directive.barrier, self._encoder.state(), finished
+            self._worker, self._moment.generation, self._directive.barrier, self._state.arrays(), finished
         )
         self._heed(self._world.coordinator.arrive(arrived))

@@ -9,11 +9,11 @@ import numpy as np
 import pandas as pd
 
 from learning.batch import CATEGORY, NUMBER, Batch, BatchId
-from learning.comparison import log_loss
 from learning.encoding import NumericEncoder
 from learning.ftrl import Ftrl
 from learning.keys import BIAS_KEY, name_key, value_key
 from learning.learner import TableRows
+from learning.losses import log_loss
 from learning.table import Table
 
 if TYPE_CHECKING:

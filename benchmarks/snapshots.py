@@ -114,8 +114,8 @@ def write_base(run: Path, pipeline: Pipeline, rows: int) -> int:
     for shard in range(SHARDS):
         prefix = f"shard{shard}_g{generation}"
         parts.append(PartFiles.of(prefix, write_part(folder, prefix, _Rows(rows, shard))))
-    nothing = (np.empty(0, np.uint64), np.empty((0, 3)))
-    state = JobState(1, {0: 0}, 0, 0, Prequential.zero(), encoders={0: nothing})
+    nothing = {"encoder.keys": np.empty(0, np.uint64), "encoder.stats": np.empty((0, 3))}
+    state = JobState(1, {0: 0}, 0, 0, Prequential.zero(), workers={0: nothing})
     job = PartFiles.of(f"job_g{generation}", write_arrays(folder, f"job_g{generation}", arrays_of_job(state)))
     store.commit(
         SnapshotManifest(

@@ -13,14 +13,15 @@ from cluster.streams.sinks import open_dead_letters, open_predictions
 from learning.batch import BatchId
 from learning.encoding import NumericEncoder
 from learning.exchange import Moment
+from learning.worker_state import WorkerState
 
 if TYPE_CHECKING:
     from actors.ports import CoordinatorPort, ParameterStore
     from cluster.config import Pipeline
-    from learning.job_state import EncoderState
     from learning.learner import Learner
+    from learning.worker_state import Arrays
 
-__all__ = ["WorkerSpec", "build_encoder", "build_worker", "wanted_records"]
+__all__ = ["WorkerSpec", "build_state", "build_worker", "wanted_records"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +29,7 @@ class WorkerSpec:
     """All that one worker is built from; travels to the worker's process.
 
     `bounds` gives each of the worker's partitions its first offset and its end offset (None: the stream goes on).
-    `encoder` is what it knows about numbers already, `turn` the partition of its last batch before this generation.
+    `state` is what it knows by itself already, `turn` the partition of its last batch before this generation.
     """
 
     worker: int
@@ -36,7 +37,7 @@ class WorkerSpec:
     run_folder: str
     bounds: dict[int, tuple[int, int | None]]
     moment: Moment
-    encoder: EncoderState | None = None
+    state: Arrays | None = None
     turn: int | None = None
     batches: tuple[BatchId, ...] = ()
     """What a replay begins with: these batches, in this order."""
@@ -48,12 +49,14 @@ def wanted_records(learner: Learner) -> dict[str, Any]:
     return {"label_min": label_min, "label_max": label_max, "roles": learner.roles}
 
 
-def build_encoder(pipeline: Pipeline) -> NumericEncoder:
-    """The encoder of numeric features that a pipeline describes; none to speak of where the learner wants none."""
+def build_state(pipeline: Pipeline) -> WorkerState:
+    """What a worker of the pipeline knows by itself before it has seen a record.
+
+    Its encoder is none to speak of where the learner wants none.
+    """
     if not pipeline.learner.build().encodes:
-        return NumericEncoder(standardize=False, bins_per_sd=0.0)
-    numeric = pipeline.features.numeric
-    return NumericEncoder(**numeric.model_dump())
+        return WorkerState(NumericEncoder(standardize=False, bins_per_sd=0.0))
+    return WorkerState(NumericEncoder(**pipeline.features.numeric.model_dump()))
 
 
 def build_worker(spec: WorkerSpec, store: ParameterStore, coordinator: CoordinatorPort) -> Worker:
@@ -77,13 +80,13 @@ def build_worker(spec: WorkerSpec, store: ParameterStore, coordinator: Coordinat
         clock_s=time.time,
         sleep=time.sleep,
     )
-    encoder = build_encoder(pipeline)
-    if spec.encoder is not None:
-        encoder.restore(*spec.encoder)
+    state = build_state(pipeline)
+    if spec.state is not None:
+        state.restore(spec.state)
     return Worker(
         spec.worker,
         learner,
-        encoder,
+        state,
         world,
         spec.moment,
         pulls_in_flight_max=pipeline.cluster.pulls_in_flight_max,

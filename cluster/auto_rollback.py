@@ -21,7 +21,8 @@ from cluster.requests import RollbackRequest
 from cluster.snapshots.errors import SnapshotDamagedError, SnapshotError
 from cluster.snapshots.model import model_of
 from cluster.streams.open import open_source
-from learning.comparison import Comparison, log_loss, squared_error
+from learning.comparison import Comparison
+from learning.losses import loss_of
 from learning.metrics import Prequential
 
 if TYPE_CHECKING:
@@ -204,8 +205,7 @@ def _losses(
 ) -> list[NDArray[np.float64]]:
     """Losses of a frozen snapshot, batch by batch; it is in memory only meanwhile."""
     scorer = Scorer(model_of(store, number))
-    of_class = isinstance(pipeline.learner.build().metrics(), Prequential)
-    loss = log_loss if of_class else squared_error
+    loss = loss_of(pipeline.learner.build())
     return [loss(scorer.score(batch), batch.labels) for batch in batches]
 
 

@@ -9,12 +9,11 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from actors.ports import SourceError
-from cluster.assembly import WorkerSpec
+from cluster.assembly import WorkerSpec, build_state
 from cluster.first_look import FirstLook
 from cluster.snapshots.errors import SnapshotDamagedError
 from cluster.snapshots.job_arrays import read_job
 from learning.coordination import assign
-from learning.encoding import merge_stats
 from learning.job_state import JobPlan, JobState
 
 if TYPE_CHECKING:
@@ -25,7 +24,7 @@ if TYPE_CHECKING:
     from cluster.snapshots.manifest import SnapshotManifest
     from cluster.snapshots.store import SnapshotStore
     from cluster.streams.open import Bounds
-    from learning.job_state import EncoderState
+    from learning.worker_state import Arrays
 
 __all__ = ["OtherRunError", "Start", "Starter", "UnusableRunError"]
 
@@ -111,12 +110,12 @@ class Starter:
         return self._anew()
 
     def at(self, manifest: SnapshotManifest, tables: SnapshotManifest | None = None) -> Start:
-        """From a snapshot; with `tables`, from its place in the stream, but with the tables and encoders of another."""
+        """From a snapshot; with `tables`, from its place in the stream, but with the tables and workers of another."""
         source = tables or manifest
-        state, encoders = self._job(manifest), self._job(source).encoders
+        state, workers = self._job(manifest), self._job(source).workers
         last = max(self._store.numbers())  # none is written twice, also after a return to an older one
         disk = self._disk(manifest) if source is manifest and manifest.number == last else (0, 0)
-        return self._start(replace(state, number=last), self._bounds(manifest), encoders, disk, source.number)
+        return self._start(replace(state, number=last), self._bounds(manifest), workers, disk, source.number)
 
     def _disk(self, manifest: SnapshotManifest) -> tuple[int, int]:
         """The snapshot to which the next may be a difference, and how many are; (0, 0): policies are others now.
@@ -130,7 +129,15 @@ class Starter:
 
     def _job(self, manifest: SnapshotManifest) -> JobState:
         _check_same(self._pipeline, manifest)
-        return read_job(self._store, manifest)
+        state = read_job(self._store, manifest)
+        try:
+            for own in state.workers.values():
+                build_state(self._pipeline).restore(own)
+        except ValueError as error:
+            raise SnapshotDamagedError(
+                f"what a worker knows in snapshot {manifest.number}: {error}"
+            ) from error
+        return state
 
     def _anew(self) -> Start:
         bounds = self._look.first()
@@ -148,18 +155,18 @@ class Starter:
         self,
         state: JobState,
         bounds: dict[int, Bounds],
-        encoders: dict[int, EncoderState],
+        workers: dict[int, Arrays],
         disk: tuple[int, int],
         tables: int,
     ) -> Start:
         pipeline = self._pipeline
         shares = assign(list(bounds), self._workers)
-        same = len(encoders) == len(shares)
+        same = len(workers) == len(shares)
         plan = JobPlan(
             shares, state, self._next_generation(), *disk, pipeline.snapshots.interval_records,
             pipeline.snapshots.deltas_max, pipeline.records_max,
         )  # fmt: skip
-        dealt = _dealt(encoders, len(shares))
+        dealt = _dealt(pipeline, workers, len(shares))
         specs = [
             WorkerSpec(
                 worker=worker,
@@ -167,7 +174,7 @@ class Starter:
                 run_folder=str(self._folder),
                 bounds={partition: bounds[partition] for partition in share},
                 moment=plan.moment,
-                encoder=dealt.get(worker),
+                state=dealt.get(worker),
                 turn=state.turns.get(worker) if same else None,
             )
             for worker, share in enumerate(shares)
@@ -176,15 +183,23 @@ class Starter:
         return Start(plan, specs, self._run_url, tables, ends)
 
 
-def _dealt(encoders: dict[int, EncoderState], workers: int) -> dict[int, EncoderState]:
+def _dealt(pipeline: Pipeline, before: dict[int, Arrays], workers: int) -> dict[int, Arrays]:
     """What each of `workers` goes on with: its own, or where there were others, what some of those knew, merged.
 
     Together they know what all knew, so that nothing is counted twice; a worker that gets nothing begins anew.
     """
-    if len(encoders) == workers:
-        return encoders
-    parts = {w: [e for old, e in sorted(encoders.items()) if old % workers == w] for w in range(workers)}
-    return {worker: merge_stats(of) for worker, of in parts.items() if of}
+    if len(before) == workers:
+        return before
+    parts = {w: [of for old, of in sorted(before.items()) if old % workers == w] for w in range(workers)}
+    return {worker: _merged(pipeline, of) for worker, of in parts.items() if of}
+
+
+def _merged(pipeline: Pipeline, parts: list[Arrays]) -> Arrays:
+    states = [build_state(pipeline) for _ in parts]
+    for state, arrays in zip(states, parts, strict=True):
+        state.restore(arrays)
+    states[0].merge(states[1:])
+    return states[0].arrays()
 
 
 def _check_partitions(pipeline: Pipeline, manifest: SnapshotManifest, there: set[int]) -> None:

@@ -26,12 +26,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from learning.metrics import LOSS_P_MIN
-
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["Comparison", "log_loss", "squared_error"]
+__all__ = ["Comparison"]
 
 _NARROWEST_BLOCKS = 5
 _LOSS_MAX = 1e100
@@ -139,17 +137,3 @@ class Comparison:
 
 def _bounded(losses: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.nan_to_num(np.clip(losses, -_LOSS_MAX, _LOSS_MAX), nan=_LOSS_MAX)
-
-
-def log_loss(predictions: NDArray[np.float64], labels: NDArray[np.float32]) -> NDArray[np.float64]:
-    """Losses f64 (n,) of probabilities f64 (n,), each as Prequential counts it: NaN is certain and wrong."""
-    y = labels.astype(np.float64)
-    p = np.where(np.isnan(predictions), np.where(y >= 0.5, 0.0, 1.0), predictions)
-    p = np.clip(p, LOSS_P_MIN, 1.0 - LOSS_P_MIN)
-    return np.asarray(-(y * np.log(p) + (1.0 - y) * np.log1p(-p)), np.float64)
-
-
-def squared_error(predictions: NDArray[np.float64], labels: NDArray[np.float32]) -> NDArray[np.float64]:
-    """Losses f64 (n,) of predicted ratings f64 (n,): (prediction - rating)^2."""
-    error = predictions - labels.astype(np.float64)
-    return np.asarray(error * error, np.float64)

@@ -220,7 +220,7 @@ class Brain:
         self._writing, self._snapshot_at = number, self.records
         state = JobState(
             number, dict(self._offsets), self.records, self.dead, self.metrics.copy(), self.delays,
-            {a.worker: a.encoder for a in (w.arrived for w in self.workers) if a is not None},
+            {a.worker: a.state for a in (w.arrived for w in self.workers) if a is not None},
             dict(self._turns), self._journalled(),
         )  # fmt: skip
         self._journal_written, self._journal = self._journal, []

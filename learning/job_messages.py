@@ -10,9 +10,10 @@ if TYPE_CHECKING:
 
     from learning.batch import BatchId
     from learning.exchange import Moment
-    from learning.job_state import EncoderState, JobState
+    from learning.job_state import JobState
     from learning.learner import Metrics
     from learning.metrics import DelayHistogram
+    from learning.worker_state import Arrays
 
 __all__ = [
     "Arrived",
@@ -50,12 +51,15 @@ class Reported:
 
 @dataclass(frozen=True, slots=True)
 class Arrived:
-    """A worker stands at barrier `barrier`, and has reported all it learnt; `finished` if it will learn no more."""
+    """A worker stands at barrier `barrier`, and has reported all it learnt; `finished` if it will learn no more.
+
+    `state`: what it knows by itself, there.
+    """
 
     worker: int
     generation: int
     barrier: int
-    encoder: EncoderState
+    state: Arrays
     finished: bool
 
 

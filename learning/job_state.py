@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from learning.learner import Metrics
+    from learning.worker_state import Arrays
 
-    EncoderState = tuple[NDArray[np.uint64], NDArray[np.float64]]
 
 __all__ = ["JobPlan", "JobState"]
 
@@ -31,7 +31,7 @@ class JobState:
         dead: of them, dead letters.
         metrics: prequential sums over all that was learnt.
         delays: from produced to learnt, of the same records.
-        encoders: by worker, what it knows about numbers.
+        workers: by worker, what it knows by itself (learning/worker_state.py).
         turns: by worker, the partition of its last batch: where a round over its partitions goes on.
         journal: i64 (n, 4), the batches since the snapshot before, in the order in which they were counted: worker,
             partition, first offset, next offset.
@@ -44,7 +44,7 @@ class JobState:
     dead: int
     metrics: Metrics
     delays: DelayHistogram = field(default_factory=DelayHistogram)
-    encoders: dict[int, EncoderState] = field(default_factory=dict)
+    workers: dict[int, Arrays] = field(default_factory=dict)
     turns: dict[int, int] = field(default_factory=dict)
     journal: NDArray[np.int64] = field(default_factory=lambda: np.empty((0, 4), np.int64))
 

@@ -160,6 +160,10 @@ class Slices:
             for (what, key), group in self._groups.items()
         }
 
+    def like(self, arrays: Mapping[str, NDArray[Any]]) -> Slices:
+        """The slices that gave `arrays`, made with what these were; raises ValueError for anything else."""
+        return type(self).of(arrays, self._kind, self.slices_max, self.window_records)
+
     def merge(self, other: Slices) -> None:
         """Add another worker's sums; its slices beyond `slices_max` count as `other` here."""
         for (what, key), group in other._groups.items():

@@ -11,10 +11,10 @@ import numpy as np
 from actors.coordinator import Coordinator
 from actors.ports import Decoded
 from actors.worker import Worker, World
-from learning.encoding import NumericEncoder
 from learning.job_messages import SnapshotWritten, TakeSnapshot
 from learning.job_state import JobPlan, JobState
 from learning.table_state import TableChange, TableState
+from learning.worker_state import WorkerState
 
 if TYPE_CHECKING:
     from actors.ports import DeadLetter, ParameterStore
@@ -143,7 +143,7 @@ class Rig:
     predicted: MemoryPredictions = field(default_factory=MemoryPredictions)
     commands: list[Command] = field(default_factory=list)
     in_flight: int = 2
-    encoder: NumericEncoder = field(default_factory=NumericEncoder)
+    state: WorkerState = field(default_factory=WorkerState)
     on_snapshot: Callable[[TakeSnapshot], None] = lambda _: None
     sleep: Callable[[float], None] = lambda _: None
 
@@ -161,7 +161,7 @@ class Rig:
         return Worker(
             self.worker,
             self.learner,
-            self.encoder,
+            self.state,
             world,
             self.coordinator.directive().moment,
             pulls_in_flight_max=self.in_flight,

@@ -10,7 +10,7 @@ import numpy as np
 
 from cluster.snapshots.job_arrays import read_job
 from cluster.snapshots.model import tables_of_snapshot
-from learning.encoding import merge_stats
+from learning.worker_state import merged_encoders
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -44,7 +44,7 @@ def _arrays(store: SnapshotStore, number: int) -> Iterator[tuple[str, NDArray[An
     yield "counters", np.array([state.records, state.dead], np.int64)
     for name, array in sorted(state.metrics.arrays().items()):
         yield f"metrics.{name}", array
-    keys, stats = merge_stats([encoder for _, encoder in sorted(state.encoders.items())])
+    keys, stats = merged_encoders(of for _, of in sorted(state.workers.items()))
     order = np.argsort(keys)
     yield "encoder.keys", keys[order]
     yield "encoder.stats", stats[order]

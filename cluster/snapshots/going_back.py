@@ -1,4 +1,4 @@
-"""A rolled-back copy: a new snapshot with the tables and encoders of an older one, which stays as it is.
+"""A rolled-back copy: a new snapshot with the tables and workers of an older one, which stays as it is.
 
 It is an empty difference to the older one, so it costs no copying and is there, or not, with one rename; then every
 start begins at it, because it is the newest. Mode `keep` takes place in the stream, counters and metrics from the
@@ -43,7 +43,7 @@ def go_back(store: SnapshotStore, to: int, mode: Mode, note: dict[str, Any]) -> 
     place = newest if mode == "keep" else old
     state = replace(
         read_job(store, place),
-        encoders=read_job(store, old).encoders,
+        workers=read_job(store, old).workers,
         journal=np.empty(
             (0, 4), np.int64
         ),  # what was learnt on the way to `place` did not lead to these tables

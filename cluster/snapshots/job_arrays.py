@@ -1,7 +1,7 @@
 """The coordinator's half of a snapshot as arrays, and back.
 
 encoder.keys encoder.stats          what all workers' encoders know, merged: what a model scores with
-worker3.keys worker3.stats          what worker 3's knows: what it goes on with
+worker3.*                           what worker 3 knows by itself (learning/worker_state.py): what it goes on with
 metrics.* delays.counts             prequential sums, and delays from produced to learnt
 journal.batches                     the batches since the snapshot before (learning/job_state.py)
 """
@@ -15,32 +15,28 @@ import numpy as np
 
 from cluster.models.model_layout import learner_of
 from cluster.snapshots.errors import SnapshotDamagedError
-from learning.encoding import merge_stats
 from learning.job_state import JobState
 from learning.metrics import DelayHistogram
+from learning.worker_state import encoder_of, joined, merged_encoders, section
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from numpy.typing import NDArray
 
     from cluster.snapshots.manifest import SnapshotManifest
     from cluster.snapshots.store import SnapshotStore
-    from learning.job_state import EncoderState
 
 __all__ = ["arrays_of_job", "read_job"]
 
-_WORKER = re.compile(r"worker(\d{1,6})\.keys", re.ASCII)
+_WORKER = re.compile(r"worker(\d{1,6})\.encoder\.keys", re.ASCII)
 
 
 def arrays_of_job(state: JobState) -> dict[str, NDArray[Any]]:
     """All that is not in the manifest itself."""
-    merged = merge_stats([encoder for _, encoder in sorted(state.encoders.items())])
+    merged = merged_encoders(of for _, of in sorted(state.workers.items()))
     arrays: dict[str, NDArray[Any]] = {"encoder.keys": merged[0], "encoder.stats": merged[1]}
-    for worker, (keys, stats) in state.encoders.items():
-        arrays |= {f"worker{worker}.keys": keys, f"worker{worker}.stats": stats}
-    arrays |= {f"metrics.{name}": array for name, array in state.metrics.arrays().items()}
-    arrays |= {f"delays.{name}": array for name, array in state.delays.arrays().items()}
+    for worker, own in state.workers.items():
+        arrays |= joined(f"worker{worker}", own)
+    arrays |= joined("metrics", state.metrics.arrays()) | joined("delays", state.delays.arrays())
     return arrays | {"journal.batches": state.journal}
 
 
@@ -48,33 +44,24 @@ def read_job(store: SnapshotStore, manifest: SnapshotManifest) -> JobState:
     """The state. Raises SnapshotDamagedError for arrays that are not those of the manifest's learner."""
     learner, arrays = learner_of(manifest.pipeline), store.job_arrays(manifest)
     try:
-        encoders = {
-            int(found[1]): _encoder(arrays, f"worker{found[1]}")
+        workers = {
+            int(found[1]): section(arrays, f"worker{found[1]}")
             for found in map(_WORKER.fullmatch, arrays)
             if found
         }
+        for own in workers.values():
+            encoder_of(own)
         return JobState(
             manifest.number, manifest.offsets, manifest.records, manifest.dead,
-            type(learner.metrics()).of(_section(arrays, "metrics")),
-            DelayHistogram.of(_section(arrays, "delays")),
-            encoders, manifest.turns, _journal(arrays["journal.batches"]),
+            type(learner.metrics()).of(section(arrays, "metrics")),
+            DelayHistogram.of(section(arrays, "delays")),
+            workers, manifest.turns, _journal(arrays["journal.batches"]),
         )  # fmt: skip
     except (KeyError, ValueError) as error:
         raise SnapshotDamagedError(
             f"snapshot {manifest.number} does not hold what a job of the learner {learner.kind} knows: {error}; "
             "go on with the code and the learner that wrote it"
         ) from error
-
-
-def _section(arrays: Mapping[str, NDArray[Any]], name: str) -> dict[str, NDArray[Any]]:
-    return {key.partition(".")[2]: array for key, array in arrays.items() if key.startswith(f"{name}.")}
-
-
-def _encoder(arrays: Mapping[str, NDArray[Any]], prefix: str) -> EncoderState:
-    keys, stats = arrays[f"{prefix}.keys"], arrays[f"{prefix}.stats"]
-    if keys.dtype != np.uint64 or stats.dtype != np.float64 or stats.shape != (len(keys), 3):
-        raise ValueError(f"expected {prefix} as keys u64 (k,) and stats f64 (k, 3)")
-    return keys, stats
 
 
 def _journal(batches: NDArray[Any]) -> NDArray[np.int64]:

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from actors.coordinator import Coordinator
     from learning.batch import Batch, BatchId
-    from learning.encoding import NumericEncoder
+    from learning.worker_state import WorkerState
 
 __all__ = ["Port", "Seen", "ShardActor", "Share"]
 
@@ -111,7 +111,7 @@ class Share:
     worker: int
     offsets: dict[int, int]
     turn: int | None
-    encoder: NumericEncoder
+    state: WorkerState
 
 
 class Port:
@@ -295,6 +295,6 @@ class Port:
             clock_s=lambda: self._simulation.now_s, sleep=lambda s: self._blocking().sleep(s),
         )  # fmt: skip
         return Worker(
-            self._share.worker, learner, self._share.encoder, world, moment,
+            self._share.worker, learner, self._share.state, world, moment,
             pulls_in_flight_max=in_flight, report_interval_s=report_s,
         )  # fmt: skip

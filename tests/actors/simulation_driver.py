@@ -273,7 +273,7 @@ class Job:
             number,
             {p: plan.start.offsets.get(p, 0) for p in plan.partitions[number]},
             plan.start.turns.get(number),
-            universe.encoder(plan.start.encoders.get(number)),
+            universe.state(plan.start.workers.get(number)),
         )
         port = Port(self.sim, self.wire, share, universe.streams, self.seen)
         port.meet(self._coordinator, plan.moment)

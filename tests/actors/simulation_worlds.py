@@ -23,12 +23,14 @@ from learning.learner import TableSpec
 from learning.metrics import Prequential
 from learning.policy import TablePolicy
 from learning.table_state import TableState
+from learning.worker_state import WorkerState
 from tests.ratings_stream import ratings
 from tests.streams import cut, stream
 
 if TYPE_CHECKING:
     from actors.shard import ParameterShard
-    from learning.job_state import EncoderState, JobState
+    from learning.job_state import JobState
+    from learning.worker_state import Arrays
     from tests.actors.simulation_disk import Written
     from tests.actors.simulation_driver import Job
 
@@ -84,7 +86,7 @@ class _Prefix:
 
     tables: dict[str, TableState]
     waiting: dict[str, Any]
-    encoder: EncoderState
+    state: Arrays
     metrics: Any
     records: int
     dead: int
@@ -108,13 +110,12 @@ class Universe:
         self._prefixes = [self._walk({p: self.streams[p] for p in share}) for share in self.shares]
         self._order = [d.batch.batch_id for d in round_robin(self.streams)]
 
-    def encoder(self, state: EncoderState | None = None) -> NumericEncoder:
-        """A worker's encoder."""
-        made = (
-            NumericEncoder() if self.learner.encodes else NumericEncoder(standardize=False, bins_per_sd=0.0)
-        )
-        if state is not None:
-            made.restore(*state)
+    def state(self, arrays: Arrays | None = None) -> WorkerState:
+        """What a worker knows by itself, at the beginning or from a snapshot on."""
+        encodes = self.learner.encodes
+        made = WorkerState(None if encodes else NumericEncoder(standardize=False, bins_per_sd=0.0))
+        if arrays is not None:
+            made.restore(arrays)
         return made
 
     def is_end(self, offsets: dict[int, int]) -> bool:
@@ -125,11 +126,11 @@ class Universe:
         """An undisturbed worker: what it has made of its share after each batch, by its offsets."""
         shards = DirectShards(1, self.learner, self.policies)
         store = ShardedStore(0, shards, self.learner, has_policies=bool(self.policies))
-        encoder, metrics = self.encoder(), self.learner.metrics()
+        state, metrics = self.state(), self.learner.metrics()
         offsets, records, dead = dict.fromkeys(streams, 0), 0, 0
-        found = {tuple(offsets.values()): _prefix(shards.shards[0], encoder, metrics.copy(), 0, 0, None)}
+        found = {tuple(offsets.values()): _prefix(shards.shards[0], state, metrics.copy(), 0, 0, None)}
         for decoded in round_robin(streams):
-            batch = encoder.encode(decoded.batch)
+            batch = state.prepare(decoded.batch)
             store.pull(batch)
             pulled = store.wait()
             predictions = self.learner.learn(pulled.tables, batch)
@@ -141,7 +142,7 @@ class Universe:
                 self.predicted[of.partition, position] = (of, value)
             offsets[of.partition] = of.next_offset
             records, dead = records + decoded.records, dead + len(decoded.dead)
-            made = _prefix(shards.shards[0], encoder, metrics.copy(), records, dead, of.partition)
+            made = _prefix(shards.shards[0], state, metrics.copy(), records, dead, of.partition)
             found[tuple(offsets.values())] = made
         return found
 
@@ -212,8 +213,9 @@ class Universe:
         assert state.dead == sum(p.dead for p in prefixes), "dead letters are lost, or counted twice"
         assert state.turns == {w: p.turn for w, p in enumerate(prefixes) if p.turn is not None}
         for worker, prefix in enumerate(prefixes):
-            for ours, wanted in zip(state.encoders[worker], prefix.encoder, strict=True):
-                assert ours.tobytes() == wanted.tobytes(), f"the encoder of worker {worker} is another"
+            ours = {name: array.tobytes() for name, array in state.workers[worker].items()}
+            wanted = {name: array.tobytes() for name, array in prefix.state.items()}
+            assert ours == wanted, f"the state of worker {worker} is another"
         if self.exact:
             metrics = prefixes[0].metrics
             for prefix in prefixes[1:]:
@@ -254,13 +256,13 @@ def round_robin(streams: dict[int, list[Decoded]]) -> Iterator[Decoded]:
 
 
 def _prefix(
-    shard: ParameterShard, encoder: NumericEncoder, metrics: Any, records: int, dead: int, turn: int | None
+    shard: ParameterShard, state: WorkerState, metrics: Any, records: int, dead: int, turn: int | None
 ) -> _Prefix:
     sides = {
         spec.name: [] if table._admission is None else [table._admission.state()]
         for spec, table in zip(shard.held.specs, shard.held.tables, strict=True)
     }
-    return _Prefix(shard.snapshot(), _waiting(sides), encoder.state(), metrics, records, dead, turn)
+    return _Prefix(shard.snapshot(), _waiting(sides), state.arrays(), metrics, records, dead, turn)
 
 
 def _content(table: TableState) -> tuple[bytes, bytes, list[str], bytes]:

@@ -13,13 +13,13 @@ from actors.shard import ParameterShard
 from cluster.local_store import DirectShards, LocalStore
 from cluster.store import ShardedStore
 from learning.admission import counts_of
-from learning.encoding import NumericEncoder
 from learning.exchange import Moment
 from learning.factors import Factors
 from learning.ftrl import Ftrl
 from learning.job_state import JobPlan, JobState
 from learning.policy import TablePolicy
 from learning.table_state import TableState
+from learning.worker_state import WorkerState
 from tests.direct import ListSource, Rig, changed, taken
 from tests.ratings_stream import ratings
 from tests.streams import cut, stream
@@ -153,11 +153,11 @@ class Job:
             dies_at=dies_after,
             asked=self.disk.look,
         )
-        encoder = NumericEncoder()
-        if state.encoders:
-            encoder.restore(*state.encoders[0])
+        own = WorkerState()
+        if state.workers:
+            own.restore(state.workers[0])
         rig = Rig(
-            self.learner, store, source, coordinator, in_flight=self.in_flight, encoder=encoder,
+            self.learner, store, source, coordinator, in_flight=self.in_flight, state=own,
             on_snapshot=self.disk.begin,
         )  # fmt: skip
         try:
@@ -195,8 +195,7 @@ class Job:
             assert getattr(ours.state, field_name) == getattr(theirs.state, field_name)
         assert _bytes(ours.state.metrics.arrays()) == _bytes(theirs.state.metrics.arrays())
         assert _bytes(ours.state.delays.arrays()) == _bytes(theirs.state.delays.arrays())
-        for a, b in zip(ours.state.encoders[0], theirs.state.encoders[0], strict=True):
-            assert a.tobytes() == b.tobytes()
+        assert _bytes(ours.state.workers[0]) == _bytes(theirs.state.workers[0])
         assert _bytes(self.predictions) == _bytes(other.predictions)
 
 

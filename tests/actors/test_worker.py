@@ -60,7 +60,7 @@ def test_snapshots_in_between_change_nothing_and_hold_whole_batches() -> None:
     snapshots = [command for command in rig.commands if isinstance(command, TakeSnapshot)]
     assert len(snapshots) >= 4
     assert all(s.state.offsets == {0: s.state.records} for s in snapshots)
-    assert all(s.state.encoders[0][1][0, 0] == s.state.records for s in snapshots), (
+    assert all(s.state.workers[0]["encoder.stats"][0, 0] == s.state.records for s in snapshots), (
         "the encoder ran ahead of the offsets"
     )
     assert snapshots[-1].final

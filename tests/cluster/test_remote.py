@@ -65,8 +65,8 @@ def test_ctrl_c_loses_no_command(monkeypatch: pytest.MonkeyPatch) -> None:
         return answer
 
     monkeypatch.setattr(ray, "get", get)
-    encoder = (np.empty(0, np.uint64), np.empty((0, 3)))
-    coordinator.arrive(Arrived(0, moment.generation, coordinator.directive().barrier, encoder, finished=True))
+    state = {"encoder.keys": np.empty(0, np.uint64), "encoder.stats": np.empty((0, 3))}
+    coordinator.arrive(Arrived(0, moment.generation, coordinator.directive().barrier, state, finished=True))
     with pytest.raises(KeyboardInterrupt):
         remote.commands()
     assert [type(command) for command in remote.commands()] == [TakeSnapshot]

@@ -28,9 +28,9 @@ SHARDS: Any = SimpleNamespace(write=lambda *_: [PartFiles.of("shard0_g1", ())])
 def begin(writer: SnapshotWriter, folder: Path, number: int) -> None:
     """Have a snapshot of generation 1 written, to its end."""
     start: Any = SimpleNamespace(run_url=str(folder), ends={0: None})
-    encoder = (np.empty(0, np.uint64), np.empty((0, 3)))
+    worker = {"encoder.keys": np.empty(0, np.uint64), "encoder.stats": np.empty((0, 3))}
     metrics = PIPELINE.learner.build().metrics()
-    state = JobState(number, {0: number}, number, 0, metrics, encoders={0: encoder})
+    state = JobState(number, {0: number}, number, 0, metrics, workers={0: worker})
     writer.begin(start, TakeSnapshot(Moment(1, number), state, final=False), {})
     assert writer._writing is not None
     wait([writer._writing], 30)

@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import log_loss as mean_log_loss
 
-from learning.comparison import Comparison, log_loss, squared_error
+from learning.comparison import Comparison
+from learning.losses import log_loss, squared_error
 from learning.metrics import Prequential
 
 STREAMS = 400

@@ -48,8 +48,8 @@ def reported(worker: int, first: int, count: int, dead: int = 0, generation: int
 
 def arrived(worker: int, barrier: int, *, finished: bool = False, generation: int = GENERATION) -> Arrived:
     """A worker at a barrier, whose encoder has seen as many numbers as its own number and the barrier's say."""
-    encoder = (np.array([worker], np.uint64), np.array([[float(barrier), 0.0, 0.0]]))
-    return Arrived(worker, generation, barrier, encoder, finished)
+    keys, stats = np.array([worker], np.uint64), np.array([[float(barrier), 0.0, 0.0]])
+    return Arrived(worker, generation, barrier, {"encoder.keys": keys, "encoder.stats": stats}, finished)
 
 
 def taken(commands: list[Command]) -> TakeSnapshot:
@@ -85,7 +85,7 @@ def test_a_due_snapshot_waits_for_every_worker_and_then_lets_them_go_at_once() -
     assert brain.directive == Directive(1, after)
     assert (command.moment, command.final, command.state.number) == (after, False, 1)
     assert (command.state.offsets, command.state.records) == ({0: 6, 1: 4}, 10)
-    assert sorted(command.state.encoders) == [0, 1]
+    assert sorted(command.state.workers) == [0, 1]
     assert brain.handle(SnapshotWritten(1, 500)) == []
 
 
@@ -222,8 +222,8 @@ def test_a_worker_that_has_finished_blocks_no_later_snapshot() -> None:
     for number in (1, 2, 3):
         command = one_round(brain, 5 * number, 5)
         assert (command.moment.snapshot, command.final) == (number, False)
-        assert command.state.encoders[1][1][0, 0] == 0.0
-        assert command.state.encoders[0][1][0, 0] == number
+        assert command.state.workers[1]["encoder.stats"][0, 0] == 0.0
+        assert command.state.workers[0]["encoder.stats"][0, 0] == number
         brain.handle(SnapshotWritten(number))
 
 

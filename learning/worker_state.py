@@ -1,0 +1,106 @@
+"""WorkerState: all that a worker knows by itself, beside the tables. It is part of every snapshot, worker by worker.
+
+    encoder      running means and deviations of numbers, and what a learner sees of them (learning/encoding.py)
+    statistics   of each feature, how often it is there, its moments and how many values it has (feature_stats.py)
+    slices       metrics by partition and by the values of a feature (slices.py)
+
+A batch passes twice: `prepare` takes it in before anybody looks at a label, in stream order, up to two batches ahead of
+`judge`, which takes its predictions. At a snapshot's barrier nothing is in between.
+
+As arrays, names begin with the part that they are of: `encoder.keys`. Workers merge when their number changes.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from learning.encoding import NumericEncoder, merge_stats
+from learning.feature_stats import FeatureStats
+from learning.slices import Slices
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from numpy.typing import NDArray
+
+    from learning.batch import Batch
+
+    Arrays = dict[str, NDArray[Any]]
+    """Part of a state, by name."""
+
+__all__ = ["WorkerState", "encoder_of", "joined", "merged_encoders", "section"]
+
+
+class WorkerState:
+    """One worker's; `statistics` and `slices` None: nobody wants them."""
+
+    def __init__(
+        self,
+        encoder: NumericEncoder | None = None,
+        statistics: FeatureStats | None = None,
+        slices: Slices | None = None,
+    ) -> None:
+        self.encoder = encoder or NumericEncoder()
+        self.statistics = statistics
+        self.slices = slices
+
+    def prepare(self, batch: Batch) -> Batch:
+        """The batch as the learner sees it; statistics then include it."""
+        return self.encoder.encode(batch)
+
+    def judge(self, predictions: NDArray[np.float64], batch: Batch) -> None:
+        """Take in predictions f64 (n,), made before their labels were learnt."""
+        if self.slices is not None:
+            self.slices.update(batch.batch_id.partition, predictions, batch.labels)
+
+    def arrays(self) -> Arrays:
+        """All of it, as copies by name."""
+        keys, stats = self.encoder.state()
+        arrays: Arrays = {"encoder.keys": keys, "encoder.stats": stats}
+        for name, part in (("statistics", self.statistics), ("slices", self.slices)):
+            if part is not None:
+                arrays |= joined(name, part.arrays())
+        return arrays
+
+    def restore(self, arrays: Mapping[str, NDArray[Any]]) -> None:
+        """Go on from `arrays`; what they lack begins anew. Raises ValueError for arrays that are none of a state."""
+        keys, stats = encoder_of(arrays)
+        self.encoder.restore(keys, stats)
+        if self.statistics is not None and (found := section(arrays, "statistics")):
+            self.statistics = FeatureStats.of(found, self.statistics.features_max)
+        if self.slices is not None and (found := section(arrays, "slices")):
+            self.slices = self.slices.like(found)
+
+    def merge(self, others: Sequence[WorkerState]) -> None:
+        """Take in what other workers know, in their order."""
+        self.encoder.restore(*merge_stats([self.encoder.state(), *(o.encoder.state() for o in others)]))
+        for other in others:
+            if self.statistics is not None and other.statistics is not None:
+                self.statistics.merge(other.statistics)
+            if self.slices is not None and other.slices is not None:
+                self.slices.merge(other.slices)
+
+
+def section(arrays: Mapping[str, NDArray[Any]], name: str) -> Arrays:
+    """The arrays of one part, by their names in it."""
+    return {key.partition(".")[2]: array for key, array in arrays.items() if key.startswith(f"{name}.")}
+
+
+def joined(name: str, arrays: Mapping[str, NDArray[Any]]) -> Arrays:
+    """A part's arrays, by their names in the whole."""
+    return {f"{name}.{key}": array for key, array in arrays.items()}
+
+
+def merged_encoders(parts: Iterable[Mapping[str, NDArray[Any]]]) -> tuple[NDArray[Any], NDArray[Any]]:
+    """What the encoders of several states know together: keys u64 (k,), stats f64 (k, 3)."""
+    return merge_stats([encoder_of(part) for part in parts])
+
+
+def encoder_of(arrays: Mapping[str, NDArray[Any]]) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Keys and statistics of an encoder. Raises KeyError, ValueError."""
+    keys, stats = arrays["encoder.keys"], arrays["encoder.stats"]
+    if keys.dtype != np.uint64 or stats.dtype != np.float64 or stats.shape != (len(keys), 3):
+        raise ValueError("expected an encoder as keys u64 (k,) and stats f64 (k, 3)")
+    return keys, stats
