@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    import numpy as np
+    from numpy.typing import NDArray
 
     from learning.batch import BatchId
     from learning.exchange import Moment
@@ -27,7 +30,16 @@ __all__ = [
     "SnapshotWritten",
     "StopAsked",
     "TakeSnapshot",
+    "Watched",
 ]
+
+
+class Watched(NamedTuple):
+    """What drift is told by, of one batch: losses f64 (n,) in offset order, and further series f64 (s, n)."""
+
+    partition: int
+    losses: NDArray[np.float64]
+    series: NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
