@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
+from cluster.config_cluster import ClusterConfig
 from cluster.config_errors import PipelineError, explain, read_yaml, with_overrides
 from cluster.config_learners import (
     AnyLearnerConfig,
@@ -105,22 +106,6 @@ class FeaturesConfig(Section):
             msg = f"feature(s) {', '.join(twice)} are named twice in as_numeric, as_categorical and ignore; keep one"
             raise ValueError(msg)
         return self
-
-
-class ClusterConfig(Section):
-    """How many actors, and on which Ray; `address` None starts a local Ray on 127.0.0.1 only (or uses RAY_ADDRESS)."""
-
-    shards: Annotated[int, Field(ge=1, le=1024)] = 2
-    workers: Annotated[int, Field(ge=1, le=1024)] = 2
-    pulls_in_flight_max: Annotated[int, Field(ge=1, le=2)] = 2
-    """2: a worker pulls its next batch before it has learnt this one, so that it does not wait for the shards."""
-    staleness_examples_max: Annotated[int, Field(ge=0)] | None = None
-    """Records that other workers may push between a worker's pull and its push; who would exceed it waits."""
-    staleness_share_max: Annotated[float, Field(gt=0)] | None = 0.1
-    """Nor may they push more than this share of all records pushed so far: workers begin in turns."""
-    address: str | None = None
-    actor_start_timeout_s: PositiveFloat = 120.0
-    call_timeout_s: PositiveFloat = 60.0
 
 
 class SnapshotsConfig(Section):
