@@ -42,7 +42,12 @@ def warm_up(learner: Learner, policies: Collection[TablePolicy] = ()) -> None:
     messages = Messages(0, np.arange(2, dtype=np.int64), values, np.zeros(2), 2)
     encoder = NumericEncoder()
     decoder = Decoder(
-        "warm-up", FeaturesConfig(), roles=learner.roles, kept_roles=tuple(learner.named.values())
+        "warm-up",
+        FeaturesConfig(),
+        roles=learner.roles,
+        kept_roles=tuple(learner.named.values()),
+        want_features=True,
+        slice_feature="x",
     )
     batch = encoder.encode(decoder.decode(messages).batch)
     merge_stats([encoder.state()])

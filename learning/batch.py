@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from learning.slice_values import SliceValues
 from learning.texts import TextColumn
 
 if TYPE_CHECKING:
@@ -57,6 +58,9 @@ class Batch:
         ids: the records' ids as text; None where nobody needs them.
         role_texts: by number of the learner's role, the texts that its keys were made of, one a record; only of the
             roles whose texts somebody needs, and None where there are none.
+        features: u64 (nnz,), the key of the name of the feature that each entry is of, which the key of a category
+            does not tell; None where nobody needs them.
+        slices: each record's value of the feature by which metrics are sliced; None where they are not.
 
     """
 
@@ -72,6 +76,8 @@ class Batch:
     positions: NDArray[np.int64]
     ids: TextColumn | None = None
     role_texts: dict[int, TextColumn] | None = None
+    features: NDArray[np.uint64] | None = None
+    slices: SliceValues | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -87,9 +93,23 @@ class Batch:
         values: NDArray[np.float32],
         kinds: NDArray[np.uint8],
         offsets: NDArray[np.int64],
+        features: NDArray[np.uint64] | None = None,
     ) -> Batch:
-        """The same records with other entries: what an encoder makes of them."""
-        return replace(self, keys=keys, values=values, kinds=kinds, offsets=offsets)
+        """The same records with other entries, which are of the `features` that are given with them, if any."""
+        return replace(self, keys=keys, values=values, kinds=kinds, offsets=offsets, features=features)
+
+    def keys_of(self, feature: np.uint64, missing: int = 0) -> NDArray[np.uint64]:
+        """Keys u64 (n,) of each record's entry of one feature, the first where an encoder made several; `missing` where
+        there is none. Raises ValueError for a batch without `features`.
+        """
+        if self.features is None:
+            raise ValueError(
+                f"batch {self.batch_id} does not say whose entries it has; decode with want_features"
+            )
+        at = np.flatnonzero(self.features == feature)[::-1]  # the first one is written last
+        keys = np.full(len(self), missing, np.uint64)
+        keys[np.searchsorted(self.offsets, at, side="right") - 1] = self.keys[at]
+        return keys
 
     @classmethod
     def concat(cls, batch_id: BatchId, parts: Sequence[Batch]) -> Batch:
@@ -119,6 +139,8 @@ class Batch:
             offsets=np.concatenate(offsets),
             ids=_concat_texts([part.ids for part in parts]),
             role_texts=_concat_role_texts(parts),
+            features=_concat_features(parts),
+            slices=_concat_slices(parts),
             **columns,
         )
 
@@ -149,3 +171,13 @@ def _concat_role_texts(parts: Sequence[Batch]) -> dict[int, TextColumn] | None:
     if len(texts) < len(parts):
         return None
     return {role: TextColumn.concat([of[role] for of in texts]) for role in texts[0]}
+
+
+def _concat_features(parts: Sequence[Batch]) -> NDArray[np.uint64] | None:
+    features = [part.features for part in parts if part.features is not None]
+    return np.concatenate(features) if len(features) == len(parts) else None
+
+
+def _concat_slices(parts: Sequence[Batch]) -> SliceValues | None:
+    slices = [part.slices for part in parts if part.slices is not None]
+    return SliceValues.concat(slices) if len(slices) == len(parts) else None

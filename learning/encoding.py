@@ -5,7 +5,8 @@ record order; a number is standardised with the statistics that already include 
 label, so nothing leaks). Each number becomes up to three entries: the z-score under the feature's own key, clipped to
 +-`clip`; a categorical entry under `derived_key(key, floor(z * bins_per_sd))`, which lets a linear model learn any
 shape; and, if it is whole, one of its exact value, because counts, codes and ids come as numbers too.
-All other entries pass as they are, and those of a role keep their kind; none is a NUMBER afterwards. Statistics of
+All other entries pass as they are, and those of a role keep their kind; none is a NUMBER afterwards. Where a batch says
+of which feature its entries are, those that a number becomes are of the number's feature. Statistics of
 several encoders merge exactly (Chan, Golub & LeVeque 1983).
 """
 
@@ -97,7 +98,7 @@ class NumericEncoder:
         """The batch as the learner sees it; `frozen` uses the statistics as they are (scoring)."""
         if not self._standardize and self._bins_per_sd <= 0 and not self._exact:
             kinds = np.where(batch.kinds == NUMBER, np.uint8(CATEGORY), batch.kinds)
-            return batch.with_entries(batch.keys, batch.values, kinds, batch.offsets)
+            return batch.with_entries(batch.keys, batch.values, kinds, batch.offsets, batch.features)
         wanted = batch.keys[batch.kinds == NUMBER]
         at = self._stats.find(wanted) if frozen else self._stats.locate(wanted)
         capacity = batch.entries + len(wanted) * ((self._bins_per_sd > 0) + self._exact)
@@ -107,7 +108,14 @@ class NumericEncoder:
             batch.keys, batch.values, batch.kinds, batch.offsets, at, self._stats.rows, frozen,
             self._standardize, self._clip, self._bins_per_sd, self._exact, (keys, values, kinds, offsets),
         )  # fmt: skip
-        return batch.with_entries(keys[:used], values[:used], kinds[:used], offsets)
+        features = None if batch.features is None else np.repeat(batch.features, self._sizes(batch))
+        return batch.with_entries(keys[:used], values[:used], kinds[:used], offsets, features)
+
+    def _sizes(self, batch: Batch) -> NDArray[np.int64]:
+        """How many entries each entry becomes."""
+        whole = (np.abs(batch.values) <= _WHOLE_MAX) & (batch.values == np.floor(batch.values))
+        more = np.int64(self._bins_per_sd > 0) + (whole if self._exact else 0)
+        return np.where(batch.kinds == NUMBER, 1 + more, 1)
 
     def state(self) -> tuple[NDArray[np.uint64], NDArray[np.float64]]:
         """Copies of the feature keys u64 (k,) and their statistics f64 (k, 3), in order of first sight."""

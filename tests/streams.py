@@ -60,4 +60,6 @@ def _part(batch: Batch, first: int, last: int) -> Batch:
         positions=batch.positions[records],
         role_texts=batch.role_texts
         and {role: texts.take(np.arange(first, last)) for role, texts in batch.role_texts.items()},
+        features=None if batch.features is None else batch.features[entries],
+        slices=None if batch.slices is None else batch.slices.take(np.arange(first, last)),
     )

@@ -8,7 +8,7 @@ have been validated in full before they come here.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -22,10 +22,20 @@ from learning.keys import name_key, number_text, value_key, xxh64
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["Features", "doubles", "is_number", "is_text", "text_buffers", "valid", "value_type"]
+__all__ = ["Entries", "Features", "doubles", "is_number", "is_text", "text_buffers", "valid", "value_type"]
 
 _WHOLE_BOUND = 2.0**53  # below it, the text of a whole number is its digits
 _STRIDE = 512  # records; a row of a matrix is 9 elements longer, so that columns do not share cache sets
+
+
+class Entries(NamedTuple):
+    """Columns as in learning.batch.Batch."""
+
+    keys: NDArray[np.uint64]
+    values: NDArray[np.float32]
+    kinds: NDArray[np.uint8]
+    features: NDArray[np.uint64] | None
+    offsets: NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,15 +91,25 @@ class Features:
             bad |= ~present
         self.present[j, records] = present
 
-    def entries(self) -> tuple[NDArray[np.uint64], NDArray[np.float32], NDArray[np.uint8], NDArray[np.int64]]:
-        """Keys, values, kinds and offsets of the records that are not bad."""
+    def entries(self, *, want_features: bool) -> Entries:
+        """Those of the records that are not bad."""
         total = int(np.count_nonzero(self.present))
         keys, values = np.empty(total, np.uint64), np.empty(total, np.float32)
+        features = np.empty(total if want_features else 0, np.uint64)
         kinds, ends = np.empty(total, np.uint8), np.zeros(len(self.bad) + 1, np.int64)
-        _interleave(self.payload, self.present, self.names, self.kinds, self.bad, keys, values, kinds, ends)
+        _interleave(
+            self.payload,
+            self.present,
+            self.names,
+            self.kinds,
+            self.bad,
+            (keys, values, kinds, features, ends),
+        )
         offsets = np.concatenate([ends[:1], ends[1:][~self.bad]])
         last = int(offsets[-1])
-        return keys[:last], values[:last], kinds[:last], offsets
+        return Entries(
+            keys[:last], values[:last], kinds[:last], features[:last] if want_features else None, offsets
+        )
 
 
 def is_number(kind: pa.DataType) -> bool:
@@ -185,8 +205,10 @@ def _hash(data, offsets, present, name, keys):  # noqa: ANN001, ANN202 - numba i
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _interleave(payload, present, names, column_kinds, bad, keys, values, kinds, ends):  # noqa: ANN001, ANN202
+def _interleave(payload, present, names, column_kinds, bad, out):  # noqa: ANN001, ANN202
     """Write the entries of all records that are not bad, record by record, in the order of the columns."""
+    keys, values, kinds, features, ends = out
+    wants_features = len(features) > 0
     as_double = payload.view(np.float64)
     entry = 0
     for i in range(len(bad)):
@@ -196,5 +218,7 @@ def _interleave(payload, present, names, column_kinds, bad, keys, values, kinds,
                 keys[entry] = names[j] if is_number else payload[j, i]
                 values[entry] = np.float32(as_double[j, i]) if is_number else np.float32(1.0)
                 kinds[entry] = column_kinds[j]
+                if wants_features:
+                    features[entry] = names[j]
                 entry += 1
         ends[i + 1] = entry

@@ -17,10 +17,10 @@ import numpy as np
 import orjson
 import pyarrow as pa
 
-from cluster.decode.arrow_columns import Features, doubles, text_buffers, valid
+from cluster.decode.arrow_columns import Entries, Features, doubles, text_buffers, valid
 from cluster.decode.arrow_messages import ArrowMessage, groups
-from cluster.decode.arrow_texts import texts_of
-from cluster.decode.decoded_rows import Refusal, Rows
+from cluster.decode.arrow_texts import texts_of, texts_where
+from cluster.decode.decoded_rows import Refusal, Rows, numbers_of
 from cluster.decode.json_records import judge
 from cluster.decode.record_rules import (
     AS_FOUND,
@@ -31,6 +31,8 @@ from cluster.decode.record_rules import (
     BadRecord,
     Rules,
 )
+from learning.batch import NUMBER
+from learning.slice_values import SliceValues
 from learning.texts import TextColumn
 
 if TYPE_CHECKING:
@@ -74,24 +76,27 @@ def _read(group: list[ArrowMessage], rules: Rules, *, want_ids: bool) -> tuple[R
         [name for name in table.column_names if name in FIELDS or rules.reads.get(name) != IGNORED]
     )
     fields = {name: table[name].combine_chunks() for name in FIELDS if name in table.column_names}
-    features = _features(table, rules)
+    names = [name for name in table.column_names if name not in FIELDS]
+    features = _features(table, names, rules)
     records = _records(fields, table.num_rows, rules)
     features.bad[:] |= records.bad
-    keys, values, kinds, offsets = features.entries()
+    entries = features.entries(want_features=rules.want_features)
     good = np.flatnonzero(~features.bad)
     sizes = [message.rows for message in group]
     source = np.repeat(np.array([message.index for message in group], np.int64), sizes)
     rows = Rows(
-        keys=keys,
-        values=values,
-        kinds=kinds,
-        offsets=offsets,
+        keys=entries.keys,
+        values=entries.values,
+        kinds=entries.kinds,
+        offsets=entries.offsets,
         labels=records.labels[good].astype(np.float32),
         weights=records.weights[good].astype(np.float32),
         times_s=records.times_s[good],
         message=source[good],
         ids=_ids(fields.get("id"), good) if want_ids else None,
         role_texts={role: texts_of(table[rules.roles[role]], good) for role in rules.kept_roles} or None,
+        features=entries.features,
+        slices=_slices(table, names, features, entries, rules) if rules.slice_feature is not None else None,
     )
     first_rows = np.repeat(np.cumsum([0, *sizes[:-1]]), sizes)
     bad = np.flatnonzero(features.bad)
@@ -101,12 +106,23 @@ def _read(group: list[ArrowMessage], rules: Rules, *, want_ids: bool) -> tuple[R
     ]
 
 
-def _features(table: pa.Table, rules: Rules) -> Features:
-    names = [name for name in table.column_names if name not in FIELDS]
+def _features(table: pa.Table, names: list[str], rules: Rules) -> Features:
     features = Features.room(len(names), table.num_rows)
     for j, name in enumerate(names):
         features.fill(j, name, table[name], rules.reads.get(name, AS_FOUND))
     return features
+
+
+def _slices(
+    table: pa.Table, names: list[str], features: Features, entries: Entries, rules: Rules
+) -> SliceValues:
+    good, name = np.flatnonzero(~features.bad), rules.slice_feature
+    there, texts = np.zeros(len(good), np.bool_), TextColumn.from_list([""] * len(good))
+    if name in names and features.kinds[names.index(name)] != NUMBER:
+        there = features.present[names.index(name), good]
+        texts = texts_where(table[name], good, there)
+    numbers = numbers_of(rules.slice_key, entries.keys, entries.values, entries.kinds, entries.offsets)
+    return SliceValues.of(rules.slice_key, texts, there, numbers)
 
 
 def _records(fields: dict[str, pa.Array], n: int, rules: Rules) -> _Records:

@@ -5,16 +5,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from learning.batch import Batch
+import numpy as np
+
+from learning.batch import NUMBER, Batch
 
 if TYPE_CHECKING:
-    import numpy as np
     from numpy.typing import NDArray
 
     from learning.batch import BatchId
+    from learning.slice_values import SliceValues
     from learning.texts import TextColumn
 
-__all__ = ["Refusal", "Rows"]
+__all__ = ["Refusal", "Rows", "numbers_of"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +43,8 @@ class Rows:
     message: NDArray[np.int64]
     ids: TextColumn | None
     role_texts: dict[int, TextColumn] | None
+    features: NDArray[np.uint64] | None
+    slices: SliceValues | None
 
     def batch(
         self, batch_id: BatchId, produced_s: NDArray[np.float64], positions: NDArray[np.int64]
@@ -59,4 +63,20 @@ class Rows:
             positions=positions,
             ids=self.ids,
             role_texts=self.role_texts,
+            features=self.features,
+            slices=self.slices,
         )
+
+
+def numbers_of(
+    feature: np.uint64,
+    keys: NDArray[np.uint64],
+    values: NDArray[np.float32],
+    kinds: NDArray[np.uint8],
+    offsets: NDArray[np.int64],
+) -> NDArray[np.float32]:
+    """The number f32 (n,) that each record has under the name key `feature`; NaN where it has none."""
+    at = np.flatnonzero((keys == feature) & (kinds == NUMBER))
+    numbers = np.full(len(offsets) - 1, np.nan, np.float32)
+    numbers[np.searchsorted(offsets, at, side="right") - 1] = values[at]
+    return numbers

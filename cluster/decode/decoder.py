@@ -33,6 +33,7 @@ from cluster.decode.json_rows import overrides_of, read_json
 from cluster.decode.messages import Messages
 from cluster.decode.record_rules import Rules
 from learning.batch import Batch, BatchId
+from learning.slice_values import SliceValues
 from learning.texts import TextColumn
 
 if TYPE_CHECKING:
@@ -48,7 +49,8 @@ class Decoder:
     """Decodes the messages of one source. Nothing is kept between calls, and threads may share one decoder.
 
     `roles` are the features that the learner needs by name (record_rules.py); roles that contradict `features` are a
-    ValueError. Texts of the `kept_roles`, by number, and ids of records are kept where they are wanted.
+    ValueError. Texts of the `kept_roles`, by number, ids of records, and the key of each entry's feature are kept where
+    they are wanted. With a `slice_feature` batches tell each record's value of it (`Batch.slices`).
     """
 
     def __init__(
@@ -61,10 +63,14 @@ class Decoder:
         roles: tuple[str, ...] = (),
         kept_roles: tuple[int, ...] = (),
         want_ids: bool = False,
+        want_features: bool = False,
+        slice_feature: str | None = None,
         message_bytes_max: int = 8 * 2**20,
     ) -> None:
         self._source_name = source_name
-        self._rules = Rules.of(features, label_min, label_max, roles, kept_roles)
+        self._rules = Rules.of(
+            features, label_min, label_max, roles, kept_roles, slice_feature, want_features=want_features
+        )
         self._overrides = overrides_of(self._rules)
         self._want_ids = want_ids
         self._message_bytes_max = message_bytes_max
@@ -86,6 +92,8 @@ class Decoder:
                 batch,
                 ids=none if self._want_ids else None,
                 role_texts=dict.fromkeys(self._rules.kept_roles, none) or None,
+                features=batch.keys if self._rules.want_features else None,
+                slices=SliceValues.concat([]) if self._rules.slice_feature is not None else None,
             )
         return Decoded(batch, dead)
 

@@ -65,15 +65,17 @@ class Names(NamedTuple):
 
 
 class Overrides(NamedTuple):
-    """How named features are read, by name key in ascending order; the number of roles, whether the places of their
-    texts are wanted, and the range of labels.
+    """How named features are read, by name key in ascending order; the number of roles, of a record's texts that are
+    noted (Rules.texts), and the range of labels.
     """
 
     keys: NDArray[np.uint64]
     hows: NDArray[np.uint8]
     size: int
     roles: int
-    wants_texts: bool
+    texts: int
+    slice_key: np.uint64
+    wants_features: bool
     label_min: float
     label_max: float
 
@@ -129,9 +131,18 @@ def _text_key(data, at, seed, out):  # noqa: ANN001, ANN202
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _note(out, place, how, start, end, size):  # noqa: ANN001, ANN202
-    """Note where a role's text is: data[start:end], or, if it has a `size`, in `scratch`, from where it is copied."""
-    if place < 0 or how < AS_ROLE:
+def _place(overrides, key, how, i):  # noqa: ANN001, ANN202
+    """Which place among the texts is for record i's text of the feature of this name key; -1 if it is not noted."""
+    if overrides.texts and how >= AS_ROLE:
+        return i * overrides.texts + how - AS_ROLE
+    own = overrides.roles < overrides.texts and key == overrides.slice_key
+    return i * overrides.texts + overrides.roles if own else -1
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _note(out, place, start, end, size):  # noqa: ANN001, ANN202
+    """Note where a text is: data[start:end], or, if it has a `size`, in `scratch`, from where it is copied."""
+    if place < 0:
         return
     if size >= 0:
         start = out.filled[0]
@@ -139,7 +150,7 @@ def _note(out, place, how, start, end, size):  # noqa: ANN001, ANN202
         for i in range(size):
             out.unescaped[start - out.filled[1] + i] = out.scratch[i]
         out.filled[0] = end
-    out.text_starts[place + how - AS_ROLE], out.text_ends[place + how - AS_ROLE] = start, end
+    out.text_starts[place], out.text_ends[place] = start, end
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -157,18 +168,18 @@ def _number_entry(data, at, key, how, out, entry, place):  # noqa: ANN001, ANN20
         whole, text_end = True, end - 2  # 3.0 is the category "3"
     if not whole or abs(value) >= _WHOLE_BOUND:
         return -1, entry
-    _note(out, place, how, at, text_end, -1)
+    _note(out, place, at, text_end, -1)
     return end, _put(out, entry, xxh64(data, at, text_end - at, key), 1.0, _category_kind(how))
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def _entry(data, at, key, how, out, entry, place):  # noqa: ANN001, ANN202
-    """Read a feature's value at `at`: (end, next entry). `place`: of the texts of the record's roles, or -1."""
+    """Read a feature's value at `at`: (end, next entry). `place`: that of its text, or -1."""
     if data[at] == QUOTE:
         end, hashed, size = _text_key(data, at + 1, key, out)
         if end < 0 or how == AS_NUMERIC:
             return -1, entry
-        _note(out, place, how, at + 1, end, size)
+        _note(out, place, at + 1, end, size)
         return end + 1, entry if how == IGNORED else _put(out, entry, hashed, 1.0, _category_kind(how))
     if data[at] == _MINUS or _ZERO <= data[at] <= _NINE:
         return _number_entry(data, at, key, how, out, entry, place)
@@ -176,7 +187,7 @@ def _entry(data, at, key, how, out, entry, place):  # noqa: ANN001, ANN202
     if end < 0 or which == NULL or how == IGNORED:
         return end, entry
     if how >= AS_CATEGORICAL:
-        _note(out, place, how, at, end, -1)
+        _note(out, place, at, end, -1)
         return end, _put(out, entry, xxh64(data, at, end - at, key), 1.0, _category_kind(how))
     return end, _put(out, entry, key, 1.0 if which == TRUE else 0.0, NUMBER)
 
@@ -204,7 +215,6 @@ def has_roles(out, first, last, overrides):  # noqa: ANN001, ANN201
 @njit(cache=True, nogil=True, error_model="numpy")
 def read_features(data, at, stamp, out, entry, names, overrides):  # noqa: ANN001, ANN201
     """Read the features' object after its brace: (end, next entry); `stamp` is the record's number."""
-    place = stamp * overrides.roles if overrides.wants_texts else -1
     at = skip_space(data, at)
     if data[at] == _CLOSE:
         return at + 1, entry
@@ -219,9 +229,14 @@ def read_features(data, at, stamp, out, entry, names, overrides):  # noqa: ANN00
         at = skip_space(data, end + 1)
         if end < 0 or data[at] != _COLON:
             return -1, entry
-        at, entry = _entry(data, skip_space(data, at + 1), names.keys[j], names.hows[j], out, entry, place)
+        key, how = names.keys[j], names.hows[j]
+        place = _place(overrides, key, how, stamp)
+        at, after = _entry(data, skip_space(data, at + 1), key, how, out, entry, place)
         if at < 0:
             return -1, entry
+        if overrides.wants_features and after > entry:
+            out.features[entry] = key
+        entry = after
         at = skip_space(data, at)
         if data[at] == _CLOSE:
             if names.filled[0] <= j and not _distinct(names, j + 1, stamp):

@@ -38,6 +38,7 @@ class Columns(NamedTuple):
     keys: NDArray[np.uint64]
     values: NDArray[np.float32]
     kinds: NDArray[np.uint8]
+    features: NDArray[np.uint64]  # empty if not wanted
     ends: NDArray[
         np.int64
     ]  # end of the record's entries; equal to the end before it where the record is slow
@@ -46,11 +47,11 @@ class Columns(NamedTuple):
     times_s: NDArray[np.float64]
     id_starts: NDArray[np.int64]  # place of the id's text in the buffer
     id_ends: NDArray[np.int64]  # equal to its start where there is none
-    text_starts: NDArray[np.int64]  # (records, roles): places of the roles' texts; empty if not wanted
-    text_ends: NDArray[np.int64]
+    text_starts: NDArray[np.int64]  # (records, texts): places of the texts that are noted (Rules.texts)
+    text_ends: NDArray[np.int64]  # 0 where a text is missing
     slow: NDArray[np.uint8]
     scratch: NDArray[np.uint8]  # room for the longest message
-    unescaped: NDArray[np.uint8]  # the roles' texts that had escapes; places behind the buffer's end
+    unescaped: NDArray[np.uint8]  # the noted texts that had escapes; places behind the buffer's end
     filled: NDArray[np.int64]  # where the next one comes, and the buffer's end
 
 
@@ -146,8 +147,8 @@ def parse(data, starts, sizes, columns, names, overrides):  # noqa: ANN001, ANN2
     """Read all messages data[starts[i]:starts[i] + sizes[i]] into `columns`; returns the number of entries."""
     memory = pointer(data)
     out = Columns(
-        pointer(columns.keys), pointer(columns.values), pointer(columns.kinds), pointer(columns.ends),
-        pointer(columns.labels), pointer(columns.weights), pointer(columns.times_s),
+        pointer(columns.keys), pointer(columns.values), pointer(columns.kinds), pointer(columns.features),
+        pointer(columns.ends), pointer(columns.labels), pointer(columns.weights), pointer(columns.times_s),
         pointer(columns.id_starts), pointer(columns.id_ends), pointer(columns.text_starts),
         pointer(columns.text_ends), pointer(columns.slow), pointer(columns.scratch), pointer(columns.unescaped),
         pointer(columns.filled),
@@ -161,7 +162,9 @@ def parse(data, starts, sizes, columns, names, overrides):  # noqa: ANN001, ANN2
         pointer(overrides.hows),
         overrides.size,
         overrides.roles,
-        overrides.wants_texts,
+        overrides.texts,
+        overrides.slice_key,
+        overrides.wants_features,
         overrides.label_min,
         overrides.label_max,
     )

@@ -131,13 +131,11 @@ def _entry(name: str, key: int, value: Any, how: int) -> Entry:
 
 
 def _number(key: int, value: float) -> Entry:
-    return Entry(key, float(value), NUMBER)
+    return Entry(key, float(value), NUMBER, key)
 
 
 def _category(key: int, text: str, how: int) -> Entry:
-    return Entry(
-        int(value_key(np.uint64(key), text)), 1.0, category_kind(how), text if how >= AS_ROLE else ""
-    )
+    return Entry(int(value_key(np.uint64(key), text)), 1.0, category_kind(how), key, text)
 
 
 def _label(document: dict[str, Any], rules: Rules) -> float:

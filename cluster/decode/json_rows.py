@@ -6,12 +6,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from cluster.decode.decoded_rows import Refusal, Rows
+from cluster.decode.decoded_rows import Refusal, Rows, numbers_of
 from cluster.decode.json_features import Names, Overrides
 from cluster.decode.json_kernel import Columns, parse
 from cluster.decode.json_records import read_record
 from cluster.decode.record_rules import BadRecord, Record, Rules
 from learning.keys import name_key
+from learning.slice_values import SliceValues
 from learning.texts import TextColumn, gather
 
 if TYPE_CHECKING:
@@ -35,7 +36,9 @@ def overrides_of(rules: Rules) -> Overrides:
         hows,
         len(keys),
         len(rules.roles),
-        bool(rules.kept_roles),
+        rules.texts,
+        rules.slice_key,
+        rules.want_features,
         float(rules.label_min),
         float(rules.label_max),
     )
@@ -52,29 +55,46 @@ def read_json(
     counts = np.diff(columns.ends, prepend=0)
     offsets = np.zeros(len(kept) + 1, np.int64)
     np.cumsum(counts[kept], out=offsets[1:])
-    entries = int(offsets[-1])
+    last = int(offsets[-1])
+    keys, values, kinds = columns.keys[:last], columns.values[:last], columns.kinds[:last]
+    slices = None
+    if rules.slice_feature is not None:
+        numbers = numbers_of(rules.slice_key, keys, values, kinds, offsets)
+        slices = _slices(columns, data, kept, rules, numbers)
     return Rows(
-        keys=columns.keys[:entries],
-        values=columns.values[:entries],
-        kinds=columns.kinds[:entries],
+        keys=keys,
+        values=values,
+        kinds=kinds,
         offsets=offsets,
         labels=columns.labels[kept].astype(np.float32),
         weights=columns.weights[kept].astype(np.float32),
         times_s=columns.times_s[kept],
         message=kept,
         ids=TextColumn.between(data, columns.id_starts[kept], columns.id_ends[kept]) if want_ids else None,
-        role_texts=_role_texts(columns, data, kept, rules),
+        role_texts={role: _texts(columns, data, kept, role, rules) for role in rules.kept_roles} or None,
+        features=columns.features[:last] if rules.want_features else None,
+        slices=slices,
     ), refused
 
 
-def _role_texts(
-    columns: Columns, data: NDArray[np.uint8], kept: NDArray[np.int64], rules: Rules
-) -> dict[int, TextColumn] | None:
-    places = {role: kept * len(rules.roles) + role for role in rules.kept_roles}
-    return {
-        role: TextColumn.between(data, columns.text_starts[at], columns.text_ends[at])
-        for role, at in places.items()
-    } or None
+def _texts(
+    columns: Columns, data: NDArray[np.uint8], kept: NDArray[np.int64], number: int, rules: Rules
+) -> TextColumn:
+    """The noted texts of one number."""
+    at = kept * rules.texts + number
+    return TextColumn.between(data, columns.text_starts[at], columns.text_ends[at])
+
+
+def _slices(
+    columns: Columns,
+    data: NDArray[np.uint8],
+    kept: NDArray[np.int64],
+    rules: Rules,
+    numbers: NDArray[np.float32],
+) -> SliceValues:
+    texts = _texts(columns, data, kept, rules.slice_place, rules)
+    there = columns.text_ends[kept * rules.texts + rules.slice_place] > 0
+    return SliceValues.of(rules.slice_key, texts, there, numbers)
 
 
 def _parsed(messages: Sequence[bytes], overrides: Overrides) -> tuple[NDArray[np.uint8], Columns]:
@@ -92,22 +112,23 @@ def _parsed(messages: Sequence[bytes], overrides: Overrides) -> tuple[NDArray[np
 
 
 def _room(records: int, size_bytes: int, message_bytes_max: int, overrides: Overrides) -> Columns:
-    entries, texts = size_bytes // _ENTRY_BYTES_MIN, records * overrides.roles * overrides.wants_texts
+    entries, texts = size_bytes // _ENTRY_BYTES_MIN, records * overrides.texts
     return Columns(
         keys=np.empty(entries, np.uint64),
         values=np.empty(entries, np.float32),
         kinds=np.empty(entries, np.uint8),
+        features=np.empty(entries if overrides.wants_features else 0, np.uint64),
         ends=np.empty(records, np.int64),
         labels=np.empty(records, np.float64),
         weights=np.empty(records, np.float64),
         times_s=np.empty(records, np.float64),
         id_starts=np.empty(records, np.int64),
         id_ends=np.empty(records, np.int64),
-        text_starts=np.empty(texts, np.int64),
-        text_ends=np.empty(texts, np.int64),
+        text_starts=np.zeros(texts, np.int64),
+        text_ends=np.zeros(texts, np.int64),
         slow=np.empty(records, np.uint8),
         scratch=np.empty(message_bytes_max, np.uint8),
-        unescaped=np.empty(size_bytes if overrides.wants_texts else 0, np.uint8),
+        unescaped=np.empty(size_bytes if overrides.texts else 0, np.uint8),
         filled=np.full(2, size_bytes, np.int64),
     )
 
@@ -138,21 +159,36 @@ def _spliced(
     total = int(columns.ends[-1])
     starts, counts = _inserted(columns, places, [len(record.entries) for record in records])
     taken, offsets = gather(starts, counts)
-    for field, name in ((columns.labels, "label"), (columns.weights, "weight"), (columns.times_s, "time_s")):
-        field[places] = [getattr(record, name) for record in records]
+    for array, name in ((columns.labels, "label"), (columns.weights, "weight"), (columns.times_s, "time_s")):
+        array[places] = [getattr(record, name) for record in records]
     data = _with_texts(columns.id_starts, columns.id_ends, places, [r.identity for r in records], data)
+    data = _with_noted_texts(columns, places, records, data, rules)
+    fields = {"keys": "key", "values": "value", "kinds": "kind"}
+    if rules.want_features:
+        fields["features"] = "feature"
+    for name, field in fields.items():
+        column = getattr(columns, name)
+        judges = np.array([getattr(entry, field) for entry in entries], column.dtype)
+        columns = columns._replace(**{name: np.concatenate([column[:total], judges])[taken]})
+    return columns._replace(ends=offsets[1:]), data
+
+
+def _with_noted_texts(
+    columns: Columns, places: NDArray[np.int64], records: list[Record], data: NDArray[np.uint8], rules: Rules
+) -> NDArray[np.uint8]:
     for role in rules.kept_roles:
-        at = places * len(rules.roles) + role
+        at = places * rules.texts + role
         texts = [record.text_of(role) for record in records]
         data = _with_texts(columns.text_starts, columns.text_ends, at, texts, data)
-    return columns._replace(
-        keys=np.concatenate([columns.keys[:total], np.array([e.key for e in entries], np.uint64)])[taken],
-        values=np.concatenate([columns.values[:total], np.array([e.value for e in entries], np.float32)])[
-            taken
-        ],
-        kinds=np.concatenate([columns.kinds[:total], np.array([e.kind for e in entries], np.uint8)])[taken],
-        ends=offsets[1:],
-    ), data
+    if rules.slice_feature is not None:
+        found = [record.category_of(int(rules.slice_key)) for record in records]
+        at = places * rules.texts + rules.slice_place
+        texts = [text or "" for text in found]
+        data = _with_texts(columns.text_starts, columns.text_ends, at, texts, data)
+        # What the kernel noted before it gave the record up is no value of it.
+        none = at[[text is None for text in found]]
+        columns.text_starts[none] = columns.text_ends[none] = 0
+    return data
 
 
 def _with_texts(

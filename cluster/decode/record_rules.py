@@ -6,7 +6,10 @@ import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from learning.batch import CATEGORY, ROLE_FIRST
+import numpy as np
+
+from learning.batch import CATEGORY, NUMBER, ROLE_FIRST
+from learning.keys import name_key
 
 if TYPE_CHECKING:
     from cluster.config import FeaturesConfig
@@ -52,7 +55,9 @@ class Rules:
 
     `roles` are the features that the learner needs by name: each record must have them, and their entries have the
     kind ROLE_FIRST + i. They are categories, whatever their values; a role that is ignored or numeric is a ValueError.
-    `kept_roles` are the numbers of those whose texts somebody needs beside their keys.
+    `kept_roles` are the numbers of those whose texts somebody needs beside their keys. `slice_feature` is the one whose
+    values are to be told as they were sent (learning/slice_values.py): any feature that is not ignored, and no record
+    has to have it. With `want_features` each entry tells of which feature it is.
     """
 
     kinds: dict[str, int]
@@ -60,14 +65,36 @@ class Rules:
     label_max: float = 1.0
     roles: tuple[str, ...] = ()
     kept_roles: tuple[int, ...] = ()
+    slice_feature: str | None = None
+    want_features: bool = False
+    slice_key: np.uint64 = field(init=False)
+    """Name key of the feature by which is sliced; of no consequence where there is none."""
     reads: dict[str, int] = field(init=False)
     """How each named feature is read: `kinds` with the roles."""
 
     def __post_init__(self) -> None:
         for name in self.roles:
             _check_role(name, self)
+        if self.slice_feature is not None:
+            _check_slice_feature(self.slice_feature, self)
+        object.__setattr__(self, "slice_key", name_key(self.slice_feature or ""))
         reads = self.kinds | {name: AS_ROLE + i for i, name in enumerate(self.roles)}
         object.__setattr__(self, "reads", reads)  # frozen: this is the one way to derive a field
+
+    @property
+    def slice_place(self) -> int:
+        """Number of the slices' text among the texts of a record, which are those of the roles and, if it is none of
+        them, that of the feature by which is sliced.
+        """
+        roles = len(self.roles)
+        return self.roles.index(self.slice_feature) if self.slice_feature in self.roles else roles
+
+    @property
+    def texts(self) -> int:
+        """How many texts are noted of each record: 0 where nobody needs one."""
+        if self.slice_feature is None:
+            return len(self.roles) if self.kept_roles else 0
+        return max(len(self.roles), self.slice_place + 1)
 
     @classmethod
     def of(
@@ -77,13 +104,28 @@ class Rules:
         label_max: float = 1.0,
         roles: tuple[str, ...] = (),
         kept_roles: tuple[int, ...] = (),
+        slice_feature: str | None = None,
+        *,
+        want_features: bool = False,
     ) -> Rules:
-        """Rules of a pipeline's `features` section."""
+        """Rules of a pipeline's `features` section. Raises ValueError for roles that contradict it."""
         kinds = dict.fromkeys(features.as_numeric, AS_NUMERIC)
         kinds |= dict.fromkeys(features.as_categorical, AS_CATEGORICAL) | dict.fromkeys(
             features.ignore, IGNORED
         )
-        return cls(kinds, label_min, label_max, roles, kept_roles)
+        return cls(kinds, label_min, label_max, roles, kept_roles, slice_feature, want_features)
+
+
+def _check_slice_feature(name: str, rules: Rules) -> None:
+    """Raise ValueError if no record could ever have this feature."""
+    if rules.kinds.get(name) == IGNORED:
+        raise ValueError(
+            f"slices.feature names {name!r}, which features.ignore leaves out; take it out of one of them"
+        )
+    if name in FIELDS:
+        raise ValueError(
+            f"slices.feature names {name!r}, but {', '.join(FIELDS)} are a record's own fields; name a feature"
+        )
 
 
 def _check_role(name: str, rules: Rules) -> None:
@@ -118,11 +160,14 @@ def range_text(low: float, high: float) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One feature of one record, as the learner sees it; of a role also the `text` that its key was made of."""
+    """One feature of one record, as the learner sees it, the key of the feature's name, and of a category the `text`
+    that its key was made of.
+    """
 
     key: int
     value: float
     kind: int
+    feature: int
     text: str = ""
 
 
@@ -139,3 +184,8 @@ class Record:
     def text_of(self, role: int) -> str:
         """The text of a role, which every record has."""
         return next(entry.text for entry in self.entries if entry.kind == ROLE_FIRST + role)
+
+    def category_of(self, feature: int) -> str | None:
+        """The text of a feature's category; None where it is missing or a number."""
+        texts = (e.text for e in self.entries if e.feature == feature and e.kind != NUMBER)
+        return next(texts, None)

@@ -118,17 +118,19 @@ def requirements() -> list[str]:
     return [f"{name}=={version(name)}" for name in ("numpy", "numba", "pandas", "pyarrow", "orjson")]
 
 
-def frame_to_batch(frame: pd.DataFrame, features: dict[str, Any], roles: tuple[str, ...] = ()) -> Batch:
+def frame_to_batch(
+    frame: pd.DataFrame, features: dict[str, Any], roles: tuple[str, ...] = (), *, want_features: bool = False
+) -> Batch:
     """The records of a frame, without labels, read as the Arrow messages that they would be.
 
-    `features` is that section of the resolved pipeline.
+    `features` is that section of the resolved pipeline; with `want_features` the batch tells of which each entry is.
     """
     if not isinstance(frame, pd.DataFrame):
         raise ScorerError(
             f"expected a pandas DataFrame, but came {type(frame).__name__}; pass pd.DataFrame(...)"
         )
     kinds = {name: kind for section, kind in _KINDS.items() for name in features.get(section, ())}
-    rules = Rules(kinds, roles=roles)
+    rules = Rules(kinds, roles=roles, want_features=want_features)
     unwanted = [name for name in frame.columns if name in _NO_FEATURES or rules.kinds.get(name) == IGNORED]
     parts, refused = read_arrow(_messages(frame.drop(columns=unwanted)), rules, want_ids=False)
     if refused:

@@ -25,7 +25,7 @@ from cluster.config import FeaturesConfig, NumericConfig
 from cluster.decode.record_rules import Rules, range_text
 from cluster.streams.file_rows import column_names, file_format, open_rows
 
-__all__ = ["SAMPLE_ROWS", "FileSchema", "check_roles", "infer_features", "infer_schema"]
+__all__ = ["SAMPLE_ROWS", "FileSchema", "check_named", "infer_features", "infer_schema"]
 
 SAMPLE_ROWS = 10_000
 
@@ -87,6 +87,7 @@ def infer_schema(
     id_: str | None = None,
     weight: str | None = None,
     roles: tuple[str, ...] = (),
+    slice_feature: str | None = None,
     label_min: float = 0.0,
     label_max: float = 1.0,
 ) -> FileSchema:
@@ -100,8 +101,11 @@ def infer_schema(
     for use, name in given.items():
         if name is not None and name not in names:
             raise _no_column(path, f"which was named as the {use}", name, names)
-    check_roles(features, roles)
-    _check_columns(path, roles, names, given)
+    check_named(features, roles, slice_feature)
+    needed = dict.fromkeys(roles, "the learner needs")
+    if slice_feature is not None:
+        needed.setdefault(slice_feature, "slices.feature names")
+    _check_columns(path, needed, names, given)
     wanted = [name for name in names if name not in given.values() and name not in features.ignore]
     _check_names(path, wanted, label)
     sample = _sample(path, [*wanted, label])
@@ -120,25 +124,25 @@ def infer_schema(
     )
 
 
-def check_roles(features: FeaturesConfig, roles: tuple[str, ...]) -> None:
-    """The pipeline must not use a feature that the learner needs for something else. Raises SourceError."""
+def check_named(features: FeaturesConfig, roles: tuple[str, ...], slice_feature: str | None) -> None:
+    """The pipeline must not use a feature that somebody needs by name for something else. Raises SourceError."""
     try:
-        Rules.of(features, roles=roles)
+        Rules.of(features, roles=roles, slice_feature=slice_feature)
     except ValueError as error:
         raise SourceError(str(error)) from error
 
 
 def _check_columns(
-    path: Path, roles: tuple[str, ...], names: list[str], given: dict[str, str | None]
+    path: Path, needed: dict[str, str], names: list[str], given: dict[str, str | None]
 ) -> None:
-    """The features that the learner needs must be columns of the file, and features."""
-    for role in roles:
-        if role not in names:
-            raise _no_column(path, "which the learner needs", role, names)
+    """The features that somebody needs by name must be columns of the file, and features."""
+    for needed_name, why in needed.items():
+        if needed_name not in names:
+            raise _no_column(path, f"which {why}", needed_name, names)
         for use, name in given.items():
-            if role == name:
+            if needed_name == name:
                 raise SourceError(
-                    f"column {role!r} of {path} is a feature that the learner needs, and was named as the {use}; "
+                    f"column {name!r} of {path} is a feature that {why}, and was named as the {use}; "
                     f"name another column as the {use}"
                 )
 

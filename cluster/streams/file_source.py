@@ -12,7 +12,7 @@ import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -44,6 +44,7 @@ def schema_of(
     features: FeaturesConfig,
     *,
     roles: tuple[str, ...] = (),
+    slice_feature: str | None = None,
     label_min: float = 0.0,
     label_max: float = 1.0,
 ) -> FileSchema:
@@ -56,6 +57,7 @@ def schema_of(
         id_=source.id,
         weight=source.weight,
         roles=roles,
+        slice_feature=slice_feature,
         label_min=label_min,
         label_max=label_max,
     )
@@ -96,9 +98,12 @@ class FileSource:
         roles: tuple[str, ...] = (),
         kept_roles: tuple[int, ...] = (),
         want_ids: bool = False,
+        want_features: bool = False,
+        slice_feature: str | None = None,
         plan: Sequence[BatchId] = (),
     ) -> None:
-        self._schema = schema_of(config, features, roles=roles, label_min=label_min, label_max=label_max)
+        limits: dict[str, Any] = {"roles": roles, "label_min": label_min, "label_max": label_max}
+        self._schema = schema_of(config, features, slice_feature=slice_feature, **limits)
         self._batch_records = batch_records
         self._bounds = dict(bounds)
         self._partitions = partitions
@@ -106,11 +111,11 @@ class FileSource:
         self._decoder = Decoder(
             config.path,
             self._schema.as_config(features.numeric),
-            label_min=label_min,
-            label_max=label_max,
-            roles=roles,
+            **limits,
             kept_roles=kept_roles,
             want_ids=want_ids,
+            want_features=want_features,
+            slice_feature=slice_feature,
             message_bytes_max=MESSAGE_BYTES_MAX,
         )
         self._ready: queue.Queue[Decoded | SourceError | None] = queue.Queue(config.buffered_batches_max)

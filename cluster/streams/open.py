@@ -16,7 +16,7 @@ from kafka.protocol.consumer import IsolationLevel
 from actors.ports import SourceError
 from cluster.config import FileSourceConfig
 from cluster.decode.decoder import Decoder
-from cluster.streams.file_schema import check_roles
+from cluster.streams.file_schema import check_named
 from cluster.streams.file_source import FileSource, schema_of
 from cluster.streams.kafka_client import connect_admin
 from cluster.streams.kafka_errors import expired_offset, explain_kafka_error, kafka_errors
@@ -40,18 +40,30 @@ DESCRIBE_TIMEOUT_S = 10.0
 
 
 def describe_source(
-    pipeline: Pipeline, *, label_min: float = 0.0, label_max: float = 1.0, roles: tuple[str, ...] = ()
+    pipeline: Pipeline,
+    *,
+    label_min: float = 0.0,
+    label_max: float = 1.0,
+    roles: tuple[str, ...] = (),
+    slice_feature: str | None = None,
 ) -> dict[int, Bounds]:
     """All partitions and where a new run begins and ends in them; a file has one a worker. Raises SourceError.
 
     What cannot be learnt from the stream as a whole is said here, before any worker starts: labels and the features
-    that the learner needs by name (`roles`) are looked for in a file, and in the pipeline's `features`.
+    that somebody needs by name (`roles`, `slice_feature`) are looked for in a file, and in the pipeline's `features`.
     """
     source = pipeline.source
     if isinstance(source, FileSourceConfig):
-        schema_of(source, pipeline.features, roles=roles, label_min=label_min, label_max=label_max)
+        schema_of(
+            source,
+            pipeline.features,
+            roles=roles,
+            slice_feature=slice_feature,
+            label_min=label_min,
+            label_max=label_max,
+        )
         return dict.fromkeys(range(pipeline.cluster.workers), (0, None))
-    check_roles(pipeline.features, roles)
+    check_named(pipeline.features, roles, slice_feature)
     first, end = _describe_topic(source)
     starts = first if source.start == "earliest" else end
     return {p: (starts[p], end[p] if source.until == "end" else None) for p in sorted(first)}
@@ -65,13 +77,16 @@ def open_source(
     label_max: float = 1.0,
     roles: tuple[str, ...] = (),
     kept_roles: tuple[int, ...] = (),
+    want_features: bool = False,
+    slice_feature: str | None = None,
     after_partition: int | None = None,
     plan: Sequence[BatchId] = (),
 ) -> Source:
     """The share of a pipeline's stream that `bounds` describes. Raises SourceError.
 
     Records with labels outside of the range, or without one of the features in `roles`, are dead letters. Batches bring
-    the texts of `kept_roles`, by number.
+    the texts of `kept_roles`, by number, with `want_features` the feature of each entry, and of a `slice_feature` each
+    record's value.
 
     A stream whose partitions all have an end is read in an order that depends on the input alone: round robin.
     `after_partition`, the partition of the last batch before an interruption, lets the round go on behind it.
@@ -95,6 +110,8 @@ def open_source(
             roles=roles,
             kept_roles=kept_roles,
             want_ids=want_ids,
+            want_features=want_features,
+            slice_feature=slice_feature,
             plan=plan,
         )
     check_plan(source.topic, plan, bounds, _check_bounds(source, bounds))
@@ -106,6 +123,8 @@ def open_source(
         roles=roles,
         kept_roles=kept_roles,
         want_ids=want_ids,
+        want_features=want_features,
+        slice_feature=slice_feature,
         message_bytes_max=source.message_bytes_max,
     )
     return KafkaSource(

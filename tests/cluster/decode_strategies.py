@@ -51,6 +51,10 @@ def batch_bytes(batch):
     arrays = {name: (getattr(batch, name).dtype.str, getattr(batch, name).tobytes()) for name in names}
     if batch.ids is not None:
         arrays["ids"] = batch.ids.tolist()
+    if batch.features is not None:
+        arrays["features"] = (batch.features.dtype.str, batch.features.tobytes())
+    if batch.slices is not None:
+        arrays["slices"] = batch.slices.keys.tobytes(), batch.slices.texts.tolist()
     for role, texts in (batch.role_texts or {}).items():
         arrays[f"role {role}"] = texts.tolist()
     return arrays

@@ -88,15 +88,17 @@ columns = st.one_of(
     st.lists(st.none() | st.text(st.characters(codec="utf-8")), min_size=12, max_size=12),
     st.sampled_from([PLAIN, OVERRIDDEN]),
     st.sampled_from([(), (), ("c1",), ("c4", "c1")]),
+    st.sampled_from([None, "c0", "c1", "c2", "c4"]),
     st.booleans(),
 )
 def test_the_same_records_by_json_and_by_arrow_are_equal(
-    chosen, labels, moments, ids, features, roles, split
+    chosen, labels, moments, ids, features, roles, slice_feature, split
 ):
     """A producer changes from JSON to Arrow in the middle of a topic: nothing that is learnt may change."""
     data = {f"c{j}": pa.array(values, kind) for j, (kind, values) in enumerate(chosen)}
     roles = tuple(name for name in roles if name in data)
     options = {"features": features, "roles": roles, "kept_roles": tuple(range(len(roles))), "want_ids": True}
+    options |= {"want_features": True, "slice_feature": slice_feature}
     table = pa.table(
         {"id": ids, "ts": moments, **data, "label": pa.array(labels, pa.float64()), "weight": moments}
     )
@@ -139,12 +141,14 @@ def test_a_role_is_the_same_category_by_json_and_by_arrow(column):
     table = labelled(x=[1.0, 2.0, 3.0, 4.0], user=column)
     values = [float(v) if isinstance(v, Decimal) else v for v in column.to_pylist()]
     rows = [{"features": {"x": i + 1.0, "user": value}, "label": 1} for i, value in enumerate(values)]
-    options = {"roles": ("user",), "kept_roles": (0,)}
+    options = {"roles": ("user",), "kept_roles": (0,), "want_features": True, "slice_feature": "user"}
     by_arrow = decode(stream(table, 3), **options)
     by_json = decode(*(json.dumps(row).encode() for row in rows), **options)
-    for name in ("keys", "values", "kinds", "offsets"):
+    for name in ("keys", "values", "kinds", "offsets", "features"):
         assert getattr(by_arrow.batch, name).tobytes() == getattr(by_json.batch, name).tobytes(), name
     assert by_arrow.batch.role_texts[0].tolist() == by_json.batch.role_texts[0].tolist()
+    assert by_arrow.batch.slices.texts.tolist() == by_json.batch.role_texts[0].tolist()
+    assert by_arrow.batch.slices.keys.tolist() == by_arrow.batch.keys[1::2].tolist()
     assert_texts_are_of_keys(by_arrow.batch, ("user",))
     assert set(by_arrow.batch.kinds[1::2].tolist()) <= {ROLE_FIRST}
     missing = [i for i, value in enumerate(values) if value is None]

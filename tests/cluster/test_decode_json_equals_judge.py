@@ -15,7 +15,9 @@ from cluster.decode.decoder import Decoder
 from cluster.decode.json_records import read_record
 from cluster.decode.json_rows import _parsed, overrides_of
 from cluster.decode.record_rules import BadRecord, Rules
-from learning.batch import Batch, BatchId
+from learning.batch import NUMBER, Batch, BatchId
+from learning.keys import name_key, value_key
+from learning.slice_values import MISSING_KEY, SliceValues
 from learning.texts import TextColumn
 from tests.cluster.decode_strategies import (
     assert_texts_are_of_keys,
@@ -34,9 +36,30 @@ OVERRIDDEN = FeaturesConfig(
 )
 LABELS_MIN, LABELS_MAX = -1.0, 2.0
 ROLES = ("a", "país")
+SLICED = (None, "a", "b", "país", "x1", "x2", "forced_text", "forced_number", "", "absent")
 
 
-def judged(values, features, roles=()):
+def value_of(record, name):
+    """Key and text of a record's value of a feature, told from the judge's entries."""
+    key = name_key(name)
+    for entry in record.entries:
+        if entry.feature == key:
+            number = np.float32(entry.value)
+            text = entry.text
+            if entry.kind == NUMBER:
+                text = str(int(number)) if abs(number) < 2**53 and number == np.floor(number) else str(number)
+            return value_key(key, text), text
+    return np.uint64(MISSING_KEY), ""
+
+
+def slices_of(good, name):
+    """The records' values of a feature."""
+    values = [value_of(record, name) for record in good]
+    keys = np.array([key for key, _ in values], np.uint64)
+    return SliceValues(keys, TextColumn.from_list([text for _, text in values]))
+
+
+def judged(values, features, roles=(), slice_feature=None):
     """The batch of a stream, built from the judge's records alone, and the reasons of the refused by index."""
     rules = Rules.of(features, LABELS_MIN, LABELS_MAX, roles)
     good, refused = {}, {}
@@ -64,40 +87,53 @@ def judged(values, features, roles=()):
             role: TextColumn.from_list([record.text_of(role) for record in good.values()])
             for role in range(len(roles))
         },
+        features=np.array([entry.feature for entry in entries], np.uint64),
+        slices=None if slice_feature is None else slices_of(good.values(), slice_feature),
     ), refused
 
 
-def assert_equal(values, features, roles=()):
+def assert_equal(values, features, roles=(), slice_feature=None):
     """Decode `values` both ways and compare everything."""
     options = {"label_min": LABELS_MIN, "label_max": LABELS_MAX, "roles": roles, "want_ids": True}
-    decoded = Decoder("t", features, **options, kept_roles=tuple(range(len(roles)))).decode(messages(values))
-    expected, refused = judged(values, features, roles)
+    more = {"want_features": True, "slice_feature": slice_feature}
+    kept = tuple(range(len(roles)))
+    decoded = Decoder("t", features, **options, **more, kept_roles=kept).decode(messages(values))
+    expected, refused = judged(values, features, roles, slice_feature)
     assert batch_bytes(decoded.batch) == batch_bytes(expected)
     assert_texts_are_of_keys(decoded.batch, roles)
     one = Decoder("t", features, **options, kept_roles=(1,) if roles else ()).decode(messages(values))
     assert (one.batch.role_texts or {}).keys() == ({1} if roles else set())
+    assert (one.batch.features, one.batch.slices) == (None, None)
     assert {letter.offset - 100: letter.reason for letter in decoded.dead} == refused
     assert [letter.value for letter in decoded.dead] == [values[i] for i in refused]
 
 
-def is_fast(*values, roles=()):
+def is_fast(*values, roles=(), slice_feature=None):
     """Whether the compiled parser alone reads all these messages."""
-    rules = Rules.of(OVERRIDDEN, LABELS_MIN, LABELS_MAX, roles, tuple(range(len(roles))))
+    kept = tuple(range(len(roles)))
+    overridden = OVERRIDDEN if slice_feature is None else PLAIN
+    rules = Rules.of(overridden, LABELS_MIN, LABELS_MAX, roles, kept, slice_feature, want_features=True)
     return not _parsed(values, overrides_of(rules))[1].slow.any()
 
 
 @settings(max_examples=300)
-@given(st.lists(records(), min_size=1, max_size=6), st.sampled_from([PLAIN, OVERRIDDEN]))
-def test_random_records_read_fast_or_by_the_judge_are_equal(values, features):
+@given(
+    st.lists(records(), min_size=1, max_size=6), st.sampled_from([PLAIN, OVERRIDDEN]), st.sampled_from(SLICED)
+)
+def test_random_records_read_fast_or_by_the_judge_are_equal(values, features, slice_feature):
     """A producer sends anything that a JSON writer can write: unicode, escapes, big integers, long decimals."""
-    assert_equal(values, features)
+    assert_equal(values, features, slice_feature=slice_feature)
 
 
 @settings(max_examples=300)
-@given(st.lists(records(ROLES), min_size=1, max_size=6), st.sampled_from([PLAIN, OVERRIDDEN]))
-def test_random_records_with_roles_are_equal(values, features):
-    """A learner needs two features, which come as anything, twice, as null or not at all."""
-    assert_equal(values, features, ROLES)
+@given(
+    st.lists(records(ROLES), min_size=1, max_size=6),
+    st.sampled_from([PLAIN, OVERRIDDEN]),
+    st.sampled_from(SLICED),
+)
+def test_random_records_with_roles_are_equal(values, features, slice_feature):
+    """A learner needs two features, which come as anything, twice, as null or not at all; one may slice, too."""
+    assert_equal(values, features, ROLES, slice_feature)
 
 
 @settings(max_examples=300)
@@ -153,6 +189,22 @@ def test_records_with_roles_are_read_fast():
     assert_equal(values, PLAIN, ROLES)
     assert not is_fast(b'{"features":{"a":1},"label":1}', roles=ROLES)
     assert not is_fast(b'{"features":{},"label":1}', roles=ROLES)
+
+
+def test_slices_are_read_fast_whatever_their_values_are():
+    """The feature by which is sliced is text, number, truth, null or not there, and no text outlives its record."""
+    written = ('"at"', '"M\\u00e9xico"', '""', "7", "7.0", "0.1", "1e20", "true", "null")
+    values = [f'{{"features":{{"x":0.5,"b":{value}}},"label":1}}'.encode() for value in written]
+    values.append(b'{"features":{"x":1},"label":0}')
+    assert is_fast(*values, slice_feature="b")
+    assert_equal(values, PLAIN, slice_feature="b")
+    slices = Decoder("t", PLAIN, slice_feature="b").decode(messages(values)).batch.slices
+    assert slices is not None
+    assert slices.texts.tolist() == ["at", "México", "", "7", "7", "0.1", "1e+20", "1", "", ""]
+    assert slices.keys[2] == value_key(name_key("b"), "")
+    assert slices.keys[8:].tolist() == [MISSING_KEY, MISSING_KEY]
+    # The kernel notes "at", finds the name again, and leaves the record to the judge.
+    assert_equal([values[0], b'{"features":{"b":"at","b":null},"label":1}'], PLAIN, slice_feature="b")
 
 
 def test_escaped_texts_are_read_fast():

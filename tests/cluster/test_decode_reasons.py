@@ -225,10 +225,24 @@ def test_roles_that_no_record_could_have_are_refused_at_once(features, roles, se
         decode(features=FeaturesConfig(**features), roles=roles)
 
 
+@pytest.mark.parametrize(
+    ("name", "sentence"),
+    [
+        ("land", "slices.feature names 'land', which features.ignore leaves out"),
+        ("ts", "slices.feature names 'ts', but id, ts, label, weight are a record's own fields"),
+    ],
+)
+def test_slices_by_what_is_no_feature_are_refused_at_once(name, sentence):
+    """The pipeline leaves the feature out, or means a field."""
+    with pytest.raises(ValueError, match=sentence):
+        decode(features=FeaturesConfig(ignore=("land",)), slice_feature=name)
+
+
 def test_an_empty_poll_is_an_empty_batch():
     """A stretch of the stream held nothing, or only bad records."""
     assert len(decode().batch) == 0
     assert decode(want_ids=True).batch.ids is not None
-    decoded = decode(b"x", b"y", want_ids=True)
+    decoded = decode(b"x", b"y", want_ids=True, want_features=True, slice_feature="land")
     assert (len(decoded.batch), decoded.records) == (0, 2)
+    assert len(decoded.batch.features) == len(decoded.batch.slices) == 0
     assert decoded.batch.batch_id == (3, 100, 102)

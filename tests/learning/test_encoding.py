@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from learning.batch import CATEGORY, ROLE_FIRST, Batch
+from learning.batch import CATEGORY, NUMBER, ROLE_FIRST, Batch
 from learning.encoding import NumericEncoder, merge_stats
 from learning.keys import derived_key
 from tests.streams import COLUMNS, cut, stream
@@ -95,6 +96,34 @@ def test_turned_off_the_encoder_passes_numbers_through() -> None:
     encoded = NumericEncoder(standardize=False, bins_per_sd=0).encode(batch)
     assert np.array_equal(encoded.values, batch.values)
     assert np.array_equal(encoded.keys, batch.keys)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"exact": True}, {"bins_per_sd": 0, "exact": True}, {"bins_per_sd": 0, "standardize": False}],
+)
+def test_what_a_number_becomes_is_of_the_numbers_feature(options: dict[str, Any]) -> None:
+    """Every entry after encoding can be told to be of the feature that it was made of, whole numbers' as well."""
+    batch = stream(50)
+    values = batch.values.copy()
+    values[::COLUMNS] = np.round(values[::COLUMNS])
+    values[COLUMNS] = 2.0**24 + 2
+    values[2 * COLUMNS] = -0.0
+    features = np.where(batch.kinds == NUMBER, batch.keys, np.uint64(7))
+    encoder = NumericEncoder(**options)
+    encoded = encoder.encode(batch.with_entries(batch.keys, values, batch.kinds, batch.offsets, features))
+    assert encoded.features is not None
+    assert len(encoded.features) == encoded.entries
+    of: dict[int, np.uint64] = {}
+    for feature in batch.keys[:2]:
+        of |= dict.fromkeys(
+            [int(feature), *(int(derived_key(feature, number)) for number in range(-18, 18))], feature
+        )
+        exact = np.uint64(derived_key(feature, 2**62))
+        of |= {int(derived_key(exact, number)): feature for number in range(-10, 20)}
+    expected = [of.get(key, np.uint64(7)) for key in encoded.keys.tolist()]
+    assert encoded.features.tolist() == expected
+    assert encoder.encode(stream(3)).features is None
 
 
 @pytest.mark.parametrize("encoder", [NumericEncoder(), NumericEncoder(standardize=False, bins_per_sd=0)])
