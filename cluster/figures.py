@@ -12,7 +12,10 @@ from learning.staleness import StalenessHistogram
 if TYPE_CHECKING:
     from actors.coordinator import Status
 
-__all__ = ["Figures", "metric_points"]
+__all__ = ["Figures", "metric_points", "staleness_of"]
+
+CHARTED_MAX = 200
+"""A group with more figures gets no charts in MLflow; its newest state is there as a table."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +69,19 @@ def metric_points(figures: Figures, shards: list[dict[str, Any]]) -> dict[str, f
         "snapshots/pause_p99_s": status.pauses.quantile_s(0.99),
         "recovery/generation": float(status.generation),
         **_state_points(shards),
-        **_staleness_points(shards),
+        **{f"staleness/{name}": value for name, value in staleness_of(shards).items()},
+        **_group_points(status.groups),
+    }
+
+
+def _group_points(groups: dict[str, dict[str, dict[str, float]]]) -> dict[str, float]:
+    """Further figures, as GROUP/FIGURE/ROW: MLflow draws all weights of experts side by side."""
+    return {
+        f"{group}/{name}/{row}": value
+        for group, rows in groups.items()
+        if sum(len(figures) for figures in rows.values()) <= CHARTED_MAX
+        for row, figures in rows.items()
+        for name, value in figures.items()
     }
 
 
@@ -87,15 +102,15 @@ def _state_points(shards: list[dict[str, Any]]) -> dict[str, float]:
     }
 
 
-def _staleness_points(shards: list[dict[str, Any]]) -> dict[str, float]:
-    """How many records of other workers a push had missed, over all pushes since the start."""
+def staleness_of(shards: list[dict[str, Any]]) -> dict[str, float]:
+    """How many records of other workers a push had missed, over all pushes since the start; empty: one worker only."""
     if not shards or "staleness" not in shards[0]:
         return {}
     staleness = StalenessHistogram(np.sum([shard["staleness"] for shard in shards], axis=0).tolist())
     return {
-        "staleness/records_p50": staleness.quantile(0.50),
-        "staleness/records_p99": staleness.quantile(0.99),
-        "staleness/records_max": float(max(shard["staleness_max"] for shard in shards)),
-        "staleness/waits": float(sum(shard["waits"] for shard in shards)),
-        "staleness/moved_rows": float(sum(shard["moved_rows"] for shard in shards)),
+        "records_p50": staleness.quantile(0.50),
+        "records_p99": staleness.quantile(0.99),
+        "records_max": float(max(shard["staleness_max"] for shard in shards)),
+        "waits": float(sum(shard["waits"] for shard in shards)),
+        "moved_rows": float(sum(shard["moved_rows"] for shard in shards)),
     }

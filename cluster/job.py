@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import os
-import time
-from contextlib import AbstractContextManager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rich.markup import escape
 
@@ -14,18 +12,20 @@ from actors.ports import SourceError, StoreError
 from actors.worker import BarrierTimeoutError
 from cluster.assembly import wanted_records
 from cluster.auto_rollback import AutoRollback
-from cluster.figures import Figures, metric_points
-from cluster.loopback import stay_on_loopback
 from cluster.mailbox import Mailbox
 from cluster.models.registry import RunLog
+from cluster.open_cluster import open_cluster
 from cluster.progress import ProgressLine
 from cluster.promote import Promoter
 from cluster.rollbacks import Rollbacks
 from cluster.runs import Run, run_of
 from cluster.snapshots.errors import SnapshotError
+from cluster.snapshots.remote_place import place_of
 from cluster.snapshots.store import SnapshotStore
 from cluster.snapshots.writing import SnapshotWriter
-from cluster.starts import OtherRunError, Start, Starter, UnusableRunError
+from cluster.starts import OtherRunError, Starter, UnusableRunError
+from cluster.status.publisher import StatusPublisher, pace_s
+from cluster.status.watch import JobWatch, telling_how_it_ends
 from cluster.streams.file_source import schema_of
 from cluster.supervise import GaveUpError, Supervisor
 from cluster.versions import VersionBook
@@ -40,6 +40,8 @@ if TYPE_CHECKING:
     from actors.coordinator import Status
     from cluster.cluster_port import ClusterPort
     from cluster.config import Pipeline
+    from cluster.figures import Figures
+    from cluster.starts import Start
 
 __all__ = ["JobError", "JobResult", "resolved", "run_job"]
 
@@ -132,18 +134,6 @@ def resolved(pipeline: Pipeline) -> Pipeline:
     )
 
 
-def _cluster(pipeline: Pipeline, *, local: bool) -> AbstractContextManager[ClusterPort]:
-    if local:
-        from cluster.local import LocalCluster
-
-        return LocalCluster(pipeline)
-    if not (pipeline.cluster.address or os.environ.get("RAY_ADDRESS")):
-        stay_on_loopback()
-    from cluster.launch import RayCluster
-
-    return RayCluster(pipeline)
-
-
 @dataclass(slots=True)
 class _Job:
     """A job whose run is found; `run` does the rest."""
@@ -162,29 +152,55 @@ class _Job:
         *,
         local: bool,
     ) -> JobResult:
-        """Open MLflow, start the cluster, supervise; MLflow is closed whatever happens."""
-        pipeline = self.pipeline
+        """Open MLflow, start the cluster, supervise; MLflow and the status are closed whatever happens."""
+        pipeline, run = self.pipeline, self.named
         log = RunLog(say=say)
         if pipeline.mlflow.enabled:
-            log.start(pipeline.model_dump(mode="json"), self.named.name, self.named.url)
-        status = "FAILED"
-        try:
-            with console.status("compiling kernels (half a minute, the first time only)"):
-                warm_up(pipeline.learner.build(), pipeline.policies().values())
-            with _cluster(pipeline, local=local) as cluster:
-                with console.status("opening the MLflow run"):
-                    log.wait_opened(_MLFLOW_OPEN_TIMEOUT_S)
-                book = VersionBook(self.named.url)
-                promoter = Promoter(self.store, log, self.named, book, pipeline, say)
-                mailbox = Mailbox(self.named.url, say)
-                automatic = AutoRollback(pipeline, self.store, book, mailbox, say)
-                rollbacks = Rollbacks(self.store, mailbox, book, log, say, automatic)
-                result = self._supervise(cluster, log, rollbacks, promoter, console, say, (on_ready, watch))
-            status = "FINISHED"
-        finally:
-            if pipeline.mlflow.enabled:
-                log.finish(status)
+            log.start(pipeline.model_dump(mode="json"), run.name, run.url)
+        pace = pace_s(run.url)
+        with StatusPublisher(place_of(run.url), pace, say) as publisher:
+            view = JobWatch(pipeline, run, log, publisher, pace, local=local)
+            status = "FAILED"
+            try:
+                with telling_how_it_ends(view, publisher):
+                    result = self._prepared(console, log, view, on_ready, watch, local=local)
+                    view.ended("finished" if result.finished else "stopped")
+                status = "FINISHED"
+            finally:
+                if pipeline.mlflow.enabled:
+                    log.finish(status)
         return result
+
+    def _prepared(
+        self,
+        console: Console,
+        log: RunLog,
+        view: JobWatch,
+        on_ready: Callable[[], None],
+        watch: Callable[[], None],
+        *,
+        local: bool,
+    ) -> JobResult:
+        """Have kernels, actors and MLflow ready, and supervise."""
+        pipeline = self.pipeline
+
+        def say(sentence: str) -> None:
+            console.print(f"[yellow]{escape(sentence)}[/]", highlight=False, soft_wrap=True)
+            view.said(sentence)
+
+        view.starting()
+        with console.status("compiling kernels (half a minute, the first time only)"):
+            warm_up(pipeline.learner.build(), pipeline.policies().values())
+        with open_cluster(pipeline, local=local) as cluster:
+            with console.status("opening the MLflow run"):
+                log.wait_opened(_MLFLOW_OPEN_TIMEOUT_S)
+            book = VersionBook(self.named.url)
+            promoter = Promoter(self.store, log, self.named, book, pipeline, say)
+            mailbox = Mailbox(self.named.url, say)
+            automatic = AutoRollback(pipeline, self.store, book, mailbox, say)
+            rollbacks = Rollbacks(self.store, mailbox, book, log, say, automatic)
+            view.shards = cluster.shard_status
+            return self._supervise(cluster, log, rollbacks, promoter, console, say, view, (on_ready, watch))
 
     def _supervise(
         self,
@@ -194,53 +210,38 @@ class _Job:
         promoter: Promoter,
         console: Console,
         say: Callable[[str], None],
+        view: JobWatch,
         hooks: tuple[Callable[[], None], Callable[[], None]],
     ) -> JobResult:
         pipeline, (on_ready, watch) = self.pipeline, hooks
-        started_s = time.monotonic()
-        first: tuple[Status, float] | None = None
-        shown = logged = first
-        shards: list[dict[str, Any]] = []
+        writer = SnapshotWriter(cluster, self.store, pipeline, say, rollbacks.needed)
+        begun = False
 
-        with ProgressLine(console, pipeline.name, None) as progress:
+        def on_begun(start: Start) -> None:
+            nonlocal begun
+            if not begun:
+                on_ready()
+            begun = True
+            view.begun(start, cluster.coordinator.status())
 
-            def on_begun(start: Start) -> None:
-                nonlocal started_s, first, shown, logged
-                progress.total(start.records_total(pipeline))
-                if first is None:
-                    on_ready()
-                    started_s = time.monotonic()
-                    first = (cluster.coordinator.status(), 0.0)
-                else:  # windows begin anew: the counters may have gone back
-                    shown = logged = (cluster.coordinator.status(), time.monotonic() - started_s)
-                    first = min(first, shown, key=lambda at: at[0].records)
+        def on_status(status: Status) -> None:
+            watch()
+            promoter.promote_when_due(writer.newest)
+            rollbacks.look(writer.newest)
+            view.see(status, writer.newest, writer.seconds)
 
-            def on_status(status: Status) -> None:
-                nonlocal shown, logged
-                watch()
-                promoter.promote_when_due(writer.newest)
-                rollbacks.look(writer.newest)
-                now_s = time.monotonic() - started_s
-                progress.update(Figures.between(shown or first, status, now_s))
-                shown = (status, now_s)
-                if logged is None or now_s - logged[1] >= pipeline.mlflow.interval_s:
-                    figures = Figures.between(logged or first, status, now_s)
-                    shards[:] = cluster.shard_status()
-                    log.log(metric_points(figures, shards), status.records)
-                    logged = (status, now_s)
-
-            writer = SnapshotWriter(cluster, self.store, pipeline, say, rollbacks.needed)
+        with ProgressLine(console, pipeline.name, None) as view.progress:
             supervisor = Supervisor(cluster, pipeline, self.starter, writer, on_status, say, rollbacks)
-            status, manifest = supervisor.run(on_begun)
-        seconds = time.monotonic() - started_s
-        figures = Figures.between(first, status, seconds)
+            status, manifest = supervisor.run(on_begun, view.going_back)
+        figures = view.totals(status)
+        counters = None
         with suppress(StoreError):  # all is on disk: a shard that dies now is not needed any more
-            shards[:] = cluster.shard_status()
-        log.log(metric_points(Figures.between(logged or first, status, seconds), shards), status.records)
+            counters = cluster.shard_status()
+        view.log_last(status, counters)
         with console.status("registering the model in MLflow"):
             version = promoter.promote_and_wait(manifest)
         return JobResult(
-            self.named.name, figures, seconds, self.named.folder, self.store.folder(manifest.number), log.run_id,
-            promoter.model if version else None, version, supervisor.recoveries,
+            self.named.name, figures, figures.seconds, self.named.folder, self.store.folder(manifest.number),
+            log.run_id, promoter.model if version else None, version, supervisor.recoveries,
             bool(manifest.note.get("finished")),
         )  # fmt: skip

@@ -32,7 +32,8 @@ class Run(NamedTuple):
         """Remove the folder of a run that never began, and the one above it if nothing else is there."""
         if not (self.folder / "begin.json").exists() and not (self.folder / "snapshots").exists():
             with suppress(OSError):  # what is not empty stays
-                (self.folder / "lock").unlink(missing_ok=True)
+                for name in ("lock", "status.json"):
+                    (self.folder / name).unlink(missing_ok=True)
                 self.folder.rmdir()
                 self.folder.parent.rmdir()
 

@@ -86,8 +86,14 @@ class Supervisor:
         self._begun_s = time.monotonic()
         self.recoveries = 0
 
-    def run(self, on_begun: Callable[[Start], None] = lambda _: None) -> tuple[Status, SnapshotManifest]:
+    def run(
+        self,
+        on_begun: Callable[[Start], None] = lambda _: None,
+        on_failed: Callable[[], None] = lambda: None,
+    ) -> tuple[Status, SnapshotManifest]:
         """Learn to the end; returns the last status and snapshot.
+
+        `on_begun` is called at the start of each generation, `on_failed` when one has ended in a failure.
 
         Ctrl-C asks the workers to finish what they have in hand; a second one ends the job at once.
 
@@ -108,6 +114,7 @@ class Supervisor:
                 if not self._begun and isinstance(failed, WAITED_FOR):
                     raise  # what is not there in the first place is for the user to mend
                 error = failed
+                on_failed()
                 self._note_failure(failed)
             except _GoBackError:
                 error = None

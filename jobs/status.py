@@ -1,0 +1,52 @@
+"""Look inside a job: `python -m jobs.status [RUN_OR_PIPELINE] [--json] [--once]`."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from cluster.config import PipelineError
+from cluster.ending import ending
+from cluster.status.find import StatusError, find_run
+from cluster.status.follow import follow, show_json, show_once
+
+NOT_WELL = 2
+"""Exit code for a job that has failed, is dead, or does not write any more."""
+
+
+def main(
+    run: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[RUN_OR_PIPELINE]",
+            help="Name, folder or URL of a run; or a pipeline's file or name. The run that was written last, if none.",
+        ),
+    ] = None,
+    *,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print the status document (docs/status.md) and end.")
+    ] = False,
+    once: Annotated[bool, typer.Option("--once", help="Print it once instead of following the job.")] = False,
+    path: Annotated[str, typer.Option(help="Folder or URL that holds the runs.")] = "runs",
+) -> None:
+    """Show a running job: stream, losses, partitions, workers, shards, snapshots, events; or how it ended.
+
+    It reads RUN/status.json, which the job writes every second, so it needs no connection to Ray. With --json or --once
+    the exit code is 2 if the job has failed, is dead, or does not write any more.
+    """
+    console = Console()
+    with ending(StatusError, PipelineError):
+        place = find_run(run, path)
+        if as_json:
+            well = show_json(place)
+        elif once or not console.is_terminal:
+            well = show_once(place, console)
+        else:
+            well = follow(place, console)
+        raise SystemExit(0 if well else NOT_WELL)
+
+
+if __name__ == "__main__":
+    typer.run(main)
