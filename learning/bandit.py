@@ -157,6 +157,28 @@ class Bandit:
             self.rewarded[arm] += 1
             self._stale.add(arm)
 
+    def learn(self, contexts: NDArray[np.float64], rewards: NDArray[np.float64]) -> Choices:
+        """Choose for each record's context f64 (n, d) and learn the reward of what was chosen, before the next record.
+
+        `rewards` f64 (n, K) are those of all arms; only that of the arm chosen is looked at, and nothing waits.
+        """
+        arms, context = self._sums.shape
+        if contexts.shape != (len(rewards), context) or rewards.shape[1:] != (arms,):
+            raise ValueError(
+                f"expected (n, {context}) and (n, {arms}), got {contexts.shape}, {rewards.shape}"
+            )
+        assert np.isfinite(contexts).all(), "contexts are clipped"
+        assert np.isfinite(rewards).all(), "losses are bounded"
+        self._factor()
+        x, r = (np.require(array, np.float64, ["C", "W"]) for array in (contexts, rewards))
+        chosen, chances = np.empty(len(x), np.int64), np.empty((len(x), arms))
+        s, state = self.settings, (self._squares, self._sums, self.rewarded, self._lower, self._factored)
+        numbers = (s.width, s.epsilon, s.prior)
+        kernels.learn(x, r, state, RULES[s.rule], numbers, s.seed, self.decisions, chosen, chances)
+        choices = Choices(self.decisions, chosen, chances)
+        self.decisions += len(x)
+        return choices
+
     def forget(self, keep: float) -> None:
         """Multiply all sums with `keep`: Lambda <- keep Lambda + (1 - keep) prior I, h <- keep h."""
         if not 0.0 <= keep <= 1.0:
@@ -183,13 +205,8 @@ class Bandit:
 
     def _factor(self) -> None:
         for arm in sorted(self._stale):
-            kernels.factor(
-                self._squares[arm],
-                self.settings.prior,
-                self._sums[arm],
-                self._lower[arm],
-                self._factored[arm],
-            )
+            of_arm = (self._sums[arm], self._lower[arm], self._factored[arm])
+            kernels.factor(self._squares[arm], self.settings.prior, *of_arm)
         self._stale.clear()
 
     def arrays(self) -> dict[str, NDArray[Any]]:

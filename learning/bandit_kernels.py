@@ -13,7 +13,7 @@ from statistics import NormalDist
 import numpy as np
 from numba import njit
 
-__all__ = ["EPSILON_GREEDY", "LINUCB", "THOMPSON", "choose", "factor"]
+__all__ = ["EPSILON_GREEDY", "LINUCB", "THOMPSON", "choose", "factor", "learn"]
 
 LINUCB, THOMPSON, EPSILON_GREEDY = range(3)
 
@@ -135,3 +135,24 @@ def choose(contexts, lower, u, rule, width, epsilon, seed, first, arms, chances)
                 chances[i, a] = (1.0 - epsilon) * chances[i, a] + epsilon / count
             if _uniform(seed, decision, 1) < epsilon:
                 arms[i] = min(np.int64(_uniform(seed, decision, 2) * count), count - 1)
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def learn(contexts, rewards, state, rule, numbers, seed, first, arms, chances):  # noqa: ANN001, ANN201
+    """`choose` for each record, which then learns rewards[i, arm]: no record's reward is known before its choice.
+
+    `state` is (squares, sums, rewarded, lower, u), `numbers` width, epsilon and prior.
+    """
+    squares, sums, rewarded, lower, u = state
+    width, epsilon, prior = numbers
+    for i in range(len(contexts)):
+        x = contexts[i]
+        one = slice(i, i + 1)
+        choose(contexts[one], lower, u, rule, width, epsilon, seed, first + i, arms[one], chances[one])
+        arm = arms[i]
+        for j in range(len(x)):
+            for k in range(len(x)):
+                squares[arm, j, k] += x[j] * x[k]
+            sums[arm, j] += rewards[i, arm] * x[j]
+        rewarded[arm] += 1
+        factor(squares[arm], prior, sums[arm], lower[arm], u[arm])

@@ -61,6 +61,8 @@ class Batch:
         features: u64 (nnz,), the key of the name of the feature that each entry is of, which the key of a category
             does not tell; None where nobody needs them.
         slices: each record's value of the feature by which metrics are sliced; None where they are not.
+        given: f64 (n, R), predictions of experts that live outside the tables, each made before its record's label
+            was used; None where there are none.
 
     """
 
@@ -78,6 +80,7 @@ class Batch:
     role_texts: dict[int, TextColumn] | None = None
     features: NDArray[np.uint64] | None = None
     slices: SliceValues | None = None
+    given: NDArray[np.float64] | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -141,6 +144,7 @@ class Batch:
             role_texts=_concat_role_texts(parts),
             features=_concat_features(parts),
             slices=_concat_slices(parts),
+            given=_concat_given(parts),
             **columns,
         )
 
@@ -181,3 +185,8 @@ def _concat_features(parts: Sequence[Batch]) -> NDArray[np.uint64] | None:
 def _concat_slices(parts: Sequence[Batch]) -> SliceValues | None:
     slices = [part.slices for part in parts if part.slices is not None]
     return SliceValues.concat(slices) if len(slices) == len(parts) else None
+
+
+def _concat_given(parts: Sequence[Batch]) -> NDArray[np.float64] | None:
+    given = [part.given for part in parts if part.given is not None]
+    return np.concatenate(given) if len(given) == len(parts) else None

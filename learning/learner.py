@@ -84,8 +84,10 @@ class Learner(Protocol):
     """A learner's parameters and mathematics; frozen, and the same object in worker, shard and scorer."""
 
     kind: ClassVar[str]
-    encodes: ClassVar[bool]
-    """True: numbers come as z-scores and bins (learning/encoding.py); False: entries come as they were sent."""
+
+    @property
+    def encodes(self) -> bool:
+        """True: numbers come as z-scores and bins (learning/encoding.py); False: entries come as they were sent."""
 
     @property
     def label_range(self) -> tuple[float, float]:
@@ -109,11 +111,14 @@ class Learner(Protocol):
 
     def learn(self, tables: Sequence[TableRows], batch: Batch) -> NDArray[np.float64]:
         """Predict and learn each record in order, changing the rows in place; f64 (n,) or, with what the learner
-        compared each record with, (n, 1 + m): column 0 is the record's own prediction.
+        compared each record with, (n, 1 + m): column 0 is the record's own prediction. Of an ensemble (n, K), a column
+        for each expert.
         """
 
     def predict(self, tables: Sequence[TableRows], batch: Batch) -> NDArray[np.float64]:
-        """Predictions f64 (n,) without learning; an index or bias of -1 is a row that was never born."""
+        """Predictions f64 (n,), of an ensemble (n, K), without learning; an index or bias of -1 is a row that was never
+        born.
+        """
 
     def merge(
         self,

@@ -1,0 +1,250 @@
+"""Mixer: what turns the predictions of an ensemble's experts into one, by what it knew before the record's label.
+
+Either weights (learning/experts.py): the mixture sum_k w_k p_k of probabilities, never a vote; all experts' losses are
+seen. Or a contextual bandit (learning/bandit.py) that picks one expert for each record and sees the reward, minus the
+loss, of that one only; then the arm and its propensity are told for each record. Its context is 1 and the named
+features' running z-scores, clipped, 0 where one is missing.
+
+Several workers have a mixer each, of their own records. At a barrier what they have learnt since the last one, from
+the same base, is joined: evidence multiplies, and sums add:
+
+    exponential weights   ln w = ln w0 + sum_i (ln w_i - ln w0), normalised
+    by mean loss          the mean of the decayed sums and counts, so losses count by their records
+    bandit, losses        s = s0 + sum_i (s_i - s0)
+
+What one worker has learnt is taken as it is, to the bit.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
+
+import numpy as np
+
+from learning.bandit import RULES as BANDITS
+from learning.bandit import Bandit, BanditSettings
+from learning.experts import Experts
+from learning.experts_rules import RULES, BestRecent, FixedShare, Hedge, InverseError, Rule
+from learning.keys import name_key
+from learning.mixer_kernels import context_of, losses_of, tally
+from learning.state_arrays import restored
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from numpy.typing import NDArray
+
+    from learning.batch import Batch
+    from learning.experts import ShareRaised
+
+__all__ = ["Mixed", "Mixer", "Mixing"]
+
+MIXTURE = "mixture"
+"""The name of the mixture among the experts' losses."""
+
+_CONTEXT_MAX = 64
+_CONTEXT_CLIP = 6.0
+_REWARD_MIN = -5.0
+"""A worse loss than 5 counts as 5: one record that cost 30 would outweigh thousands."""
+_SEED_MAX = 2**40
+_WORKERS_MAX = 1024
+
+_SETTINGS: dict[str, set[str]] = {
+    "fixed_share": {"eta", "share"}, "hedge": {"eta"},
+    "inverse_error": {"half_life_records", "offset"}, "best_recent": {"half_life_records"},
+    "linucb": {"context", "width", "epsilon", "prior", "seed"},
+    "thompson": {"context", "width", "epsilon", "prior", "seed"},
+    "epsilon_greedy": {"context", "epsilon", "prior", "seed"},
+}  # fmt: skip
+"""By rule, the settings that mean something."""
+
+
+@dataclass(frozen=True, slots=True)
+class Mixing:
+    """How an ensemble mixes: a rule of learning/experts_rules.py, or of learning/bandit.py."""
+
+    rule: str = "fixed_share"
+    eta: float = 1.0
+    share: float = 5e-4
+    half_life_records: float = 10_000.0
+    offset: float = 0.01
+    context: tuple[str, ...] = ()
+    """Names of the numeric features by which a bandit chooses."""
+    width: float = 0.2
+    epsilon: float = 0.05
+    prior: float = 1.0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.rule not in _SETTINGS:
+            raise ValueError(f"rule should be one of {', '.join(_SETTINGS)}, but is {self.rule!r}")
+        for name, field in type(self).__dataclass_fields__.items():
+            unused = name != "rule" and name not in _SETTINGS[self.rule]
+            if unused and getattr(self, name) != field.default:
+                known = ", ".join(sorted(_SETTINGS[self.rule]))
+                raise ValueError(f"{name} means nothing to {self.rule}, which has {known}; leave it out")
+        if len(self.context) > _CONTEXT_MAX or len(set(self.context)) < len(self.context):
+            raise ValueError(f"context should be at most {_CONTEXT_MAX} names of features, each once")
+        if not 0 <= self.seed < _SEED_MAX:
+            raise ValueError(f"seed should be from 0 to below 2^40, but is {self.seed}")
+        if self.is_bandit:
+            self.bandit(0)
+        else:
+            self.weighting()
+
+    @property
+    def is_bandit(self) -> bool:
+        """Whether one expert is picked for each record, instead of all being weighted."""
+        return self.rule in BANDITS
+
+    def weighting(self) -> Rule:
+        """The rule of the weights."""
+        kind = RULES[self.rule]
+        if kind is FixedShare:
+            return FixedShare(self.eta, self.share)
+        if kind is Hedge:
+            return Hedge(self.eta)
+        if kind is InverseError:
+            return InverseError(self.half_life_records, offset=self.offset)
+        return BestRecent(self.half_life_records)
+
+    def bandit(self, worker: int) -> BanditSettings:
+        """The bandit's settings; each worker draws its own numbers. Rewards come with the record: nothing waits."""
+        seed = self.seed * _WORKERS_MAX + worker
+        return BanditSettings(self.rule, self.width, self.epsilon, self.prior, pending_max=1, seed=seed)
+
+
+class Mixed(NamedTuple):
+    """Predictions f64 (n,); of a bandit, the arm i64 (n,) of each record and its propensity f64 (n,)."""
+
+    predictions: NDArray[np.float64]
+    arms: NDArray[np.int64] | None = None
+    propensities: NDArray[np.float64] | None = None
+
+
+class Mixer:
+    """The state of one worker's mixing; `squared`: predictions are ratings, and their loss the squared error."""
+
+    def __init__(
+        self, mixing: Mixing, names: Sequence[str], *, squared: bool = False, worker: int = 0
+    ) -> None:
+        self.mixing = mixing
+        self.names = tuple(names)
+        self.records = 0
+        self._squared = squared
+        self._worker = worker
+        self._losses = np.zeros(len(self.names) + 1)
+        self._context = np.array([name_key(name) for name in mixing.context], np.uint64)
+        self._experts: Experts | None = None
+        self._bandit: Bandit | None = None
+        if mixing.is_bandit:
+            self._bandit = Bandit(len(self.names), 1 + len(mixing.context), mixing.bandit(worker))
+        else:
+            self._experts = Experts(len(self.names), mixing.weighting(), squared=squared)
+
+    def learn(self, predictions: NDArray[np.float64], batch: Batch) -> Mixed:
+        """Mix, then learn, record after record.
+
+        Args:
+            predictions: f64 (n, K), each made before its record was learnt.
+            batch: the records as the learner saw them.
+
+        """
+        found, labels = (
+            np.require(predictions, np.float64, ["C", "W"]),
+            np.require(batch.labels, np.float32, ["C", "W"]),
+        )
+        if self._experts is not None:
+            mixed = Mixed(self._experts.learn(found, labels))
+        else:
+            mixed = self._choose(found, labels, batch)
+        tally(found, mixed.predictions, labels, self._squared, self._losses)
+        self.records += len(batch)
+        return mixed
+
+    def _choose(self, predictions: NDArray[np.float64], labels: NDArray[np.float32], batch: Batch) -> Mixed:
+        assert self._bandit is not None, "either weights or a bandit"
+        rewards = np.empty(predictions.shape)
+        losses_of(predictions, labels, self._squared, rewards)
+        np.negative(rewards, out=rewards)
+        if not self._squared:
+            np.maximum(rewards, _REWARD_MIN, out=rewards)
+        choices = self._bandit.learn(self._contexts(batch), rewards)
+        own = predictions[np.arange(len(predictions)), choices.arms]
+        return Mixed(own, choices.arms, choices.own)
+
+    def _contexts(self, batch: Batch) -> NDArray[np.float64]:
+        """Contexts f64 (n, 1 + m): 1, and the named features' values."""
+        out = np.zeros((len(batch), 1 + len(self._context)))
+        out[:, 0] = 1.0
+        if len(self._context):
+            keys, values = (
+                np.require(batch.keys, None, ["C", "W"]),
+                np.require(batch.values, None, ["C", "W"]),
+            )
+            offsets = np.require(batch.offsets, None, ["C", "W"])
+            context_of(keys, values, offsets, self._context, _CONTEXT_CLIP, out)
+        return out
+
+    def mix(self, predictions: NDArray[np.float64], batch: Batch) -> NDArray[np.float64]:
+        """Predictions f64 (n,) of f64 (n, K), for scoring, as things stand; a bandit takes the arm it holds best."""
+        if self._experts is not None:
+            return self._experts.mix(predictions)
+        assert self._bandit is not None, "either weights or a bandit"
+        expected = self._contexts(batch) @ self._bandit.coefficients().T
+        return np.asarray(predictions[np.arange(len(predictions)), np.argmax(expected, axis=1)], np.float64)
+
+    def weights(self) -> dict[str, float]:
+        """The weight of each expert by name; of a bandit the share of records for which it was picked."""
+        if self._experts is not None:
+            return dict(zip(self.names, self._experts.weights().tolist(), strict=True))
+        assert self._bandit is not None, "either weights or a bandit"
+        picked = self._bandit.rewarded.astype(np.float64)
+        shares = picked / picked.sum() if picked.any() else np.full(len(picked), 1.0 / len(picked))
+        return dict(zip(self.names, shares.tolist(), strict=True))
+
+    def expert_losses(self) -> dict[str, float]:
+        """Summed losses over `records`, by expert, and of the `mixture`."""
+        return dict(zip((*self.names, MIXTURE), self._losses.tolist(), strict=True))
+
+    def raise_share(self, share: float, records: float, half_life_records: float) -> ShareRaised:
+        """As Experts.raise_share. Raises ValueError where the rule has no share."""
+        if self._experts is None:
+            raise ValueError(f"{self.mixing.rule} has no share to raise; fixed_share and hedge have")
+        return self._experts.raise_share(share, records, half_life_records)
+
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """All but the settings: `weights.` of Experts or `bandit.` of Bandit, losses f64 (K + 1,), records i64 (1,)."""
+        kind, inner = ("weights", self._experts) if self._experts is not None else ("bandit", self._bandit)
+        assert inner is not None, "either weights or a bandit"
+        own = {f"{kind}.{name}": array for name, array in inner.arrays().items()}
+        return own | {"losses": self._losses.copy(), "records": np.array([self.records], np.int64)}
+
+    @classmethod
+    def of(
+        cls,
+        mixing: Mixing,
+        names: Sequence[str],
+        arrays: Mapping[str, NDArray[Any]],
+        *,
+        squared: bool = False,
+        worker: int = 0,
+    ) -> Self:
+        """The mixer that gave `arrays`; raises ValueError for anything else."""
+        mixer = cls(mixing, names, squared=squared, worker=worker)
+        kind = "bandit." if mixing.is_bandit else "weights."
+        inner = {name.removeprefix(kind): array for name, array in arrays.items() if name.startswith(kind)}
+        own = {name: array for name, array in arrays.items() if not name.startswith(kind)}
+        found = restored(own, {"losses": (np.float64, (len(mixer._losses),)), "records": (np.int64, (1,))})
+        if mixing.is_bandit:
+            mixer._bandit = Bandit.of(inner, mixing.bandit(worker))
+            arms, width = mixer._bandit.rewarded.size, inner["sums"].shape[1]
+            fits = (arms, width) == (len(mixer.names), 1 + len(mixing.context))
+        else:
+            mixer._experts = Experts.of(inner, mixing.weighting(), squared=squared)
+            fits = len(mixer._experts) == len(mixer.names)
+        if not fits:
+            raise ValueError(f"expected a mixer of the experts {', '.join(mixer.names)}, got one of others")
+        mixer._losses, mixer.records = found["losses"], int(found["records"][0])
+        return mixer
