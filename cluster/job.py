@@ -199,7 +199,7 @@ class _Job:
             mailbox = Mailbox(self.named.url, say)
             automatic = AutoRollback(pipeline, self.store, book, mailbox, say)
             rollbacks = Rollbacks(self.store, mailbox, book, log, say, automatic)
-            view.shards = cluster.shard_status
+            view.reach(cluster.shard_status)
             return self._supervise(cluster, log, rollbacks, promoter, console, say, view, (on_ready, watch))
 
     def _supervise(

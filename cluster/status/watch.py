@@ -49,11 +49,7 @@ def telling_how_it_ends(view: JobWatch, publisher: StatusPublisher) -> Iterator[
 
 
 class JobWatch:
-    """Watches one job: `starting`, then `begun` for each generation, `see` again and again, `failed` or `ended`.
-
-    `shards` gives the counters of each shard; `export` takes the newest document (on Ray); `interval_s` is how often
-    both are asked.
-    """
+    """Watches one job: `starting`, `reach`, then `begun` for each generation, `see` again and again, and `ended`."""
 
     def __init__(
         self,
@@ -83,8 +79,9 @@ class JobWatch:
         self._counters: list[dict[str, Any]] = []
         self.recoveries = 0
         self.progress: ProgressLine | None = None
-        self.shards: Callable[[], list[dict[str, Any]]] = list
-        self.export: Callable[[StatusDocument], None] = lambda _: None
+        self._local = local
+        self._shards: Callable[[], list[dict[str, Any]]] = list
+        self._export: Callable[[StatusDocument], None] = lambda _: None
 
     @property
     def seconds(self) -> float:
@@ -99,6 +96,14 @@ class JobWatch:
     def starting(self) -> None:
         """The job is being prepared."""
         self._publish(state="starting")
+
+    def reach(self, shards: Callable[[], list[dict[str, Any]]]) -> None:
+        """The actors can be asked now: `shards` gives the counters of each. On Ray, figures are exported too."""
+        self._shards = shards
+        if not self._local:
+            from cluster.ray_metrics import RayMetrics
+
+            self._export = RayMetrics()
 
     def said(self, sentence: str) -> None:
         """The job has said something to people."""
@@ -134,7 +139,7 @@ class JobWatch:
         self._events.records = status.records
         due = self._logged is None or seconds - self._logged[1] >= self._interval_s
         if due:
-            self._counters = self.shards()
+            self._counters = self._shards()
             self._log_points(status, seconds)
         figures, begins = window.move_to(status, seconds)
         self._history.add(figures)
@@ -145,8 +150,7 @@ class JobWatch:
             **figures_part(figures, begins),
             **shards_part(self._counters),
         )
-        if due:
-            self.export(self._document)
+        self._export(self._document)
 
     def totals(self, status: Status) -> Figures:
         """All that this job has done, until now."""
@@ -160,7 +164,7 @@ class JobWatch:
     def ended(self, state: str, reason: str | None = None) -> None:
         """The job has ended: `finished`, `stopped` or `failed`, with the reason."""
         self._publish(state=state, reason=reason)
-        self.export(self._document)
+        self._export(self._document)
 
     def _log_points(self, status: Status, seconds: float) -> None:
         figures = Figures.between(self._logged or self._first, status, seconds)

@@ -18,6 +18,7 @@ from pathlib import PurePosixPath
 PACKAGES = ("learning", "actors", "cluster", "jobs")  # each may import itself and those before it
 RAY_FILES = (  # only these import ray
     "cluster/launch.py",
+    "cluster/ray_metrics.py",  # the exporter: the metrics are Ray's, and nothing else there is
     "cluster/ray_session.py",
     "cluster/remote.py",
 )
