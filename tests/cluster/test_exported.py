@@ -7,6 +7,7 @@ import re
 import time
 import urllib.request
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -28,8 +29,8 @@ BY_NAME = {metric.name: metric for metric in EXPORTED}
 
 def full() -> StatusDocument:
     """A status in which nothing is unknown."""
-    own = {"job": document().job, "lag": 4, "records_per_s": 5.0}
-    changes = {
+    own: dict[str, Any] = {"job": document().job, "lag": 4, "records_per_s": 5.0}
+    changes: dict[str, Any] = {
         "freshness": Freshness(p50_s=0.1, p99_s=0.2),
         "quality": {"log_loss": Quality(window=0.3, since_start=0.4)},
         "staleness": {"records_p50": 1.0, "records_p99": 2.0, "records_max": 3.0},
