@@ -22,9 +22,9 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from actors.ports import Sides, Tables
+    from actors.ports import Layers, Sides, Tables
     from learning.learner import Learner
-    from learning.table_state import TableState
+    from learning.table_state import TableChange, TableState
 
 __all__ = ["Holding", "HoldingPart"]
 
@@ -91,6 +91,30 @@ class Holding:
                 own = [part[spec.name] for part in sides or [] if part.get(spec.name)]
                 self.names.restore(t, table, tables[spec.name], own, number)
             self.frozen = number
+
+    def catch_up(self, layers: Layers, number: int) -> None:
+        """Go on to snapshot `number` from the older one that is the content; `layers`: differences, oldest first.
+
+        A layer has, by table, the changes of some shards' parts. It takes as long as they are large; for a table that
+        has a policy, as long as that table is large.
+        """
+        with self.lock:
+            for t, spec in enumerate(self.specs):
+                of_table = [layer[spec.name] for layer in layers if layer.get(spec.name)]
+                if of_table:
+                    self._catch_up(t, of_table, number)
+                self.tables[t].changes.restored(len(self.tables[t].rows), number)
+            self.frozen = number
+
+    def _catch_up(self, t: int, layers: list[list[TableChange]], number: int) -> None:
+        table, changes = self.tables[t], [change for layer in layers for change in layer]
+        if self.keeps_all[t] and not any(len(change.removed) for change in changes):
+            for change in changes:
+                self.names.overlay(t, table, change.state)
+            return
+        content = table.content(np.flatnonzero(table.view()[2]))
+        content = self.names.beside(t, table.find(content.keys), content)
+        self.names.restore(t, table, content.after(changes), [change.side for change in layers[-1]], number)
 
     def status(self) -> dict[str, dict[str, int | float]]:
         """State of each table now, by name."""

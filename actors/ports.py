@@ -13,12 +13,14 @@ if TYPE_CHECKING:
     from learning.exchange import Moment
     from learning.job_messages import Arrived, Directive, Reported
     from learning.learner import TableRows
-    from learning.table_state import TableState
+    from learning.table_state import TableChange, TableState
 
     Tables = dict[str, TableState]
     """What each of a learner's tables holds, by name."""
     Sides = list[dict[str, dict[str, NDArray[Any]]]]
     """Of each part of a snapshot what its tables, by name, knew beside their rows."""
+    Layers = list[dict[str, list[TableChange]]]
+    """Differences, oldest first: of each table the changes of some parts of a snapshot."""
 
 __all__ = [
     "CoordinatorPort",

@@ -4,7 +4,8 @@ Messages in:
     exchange(worker, moment, push, pull) -> Rows or None: apply an earlier push of the worker and answer its next pull,
         in one call; or Wait, and the worker asks again. exchange_packed is the same as bytes.
     freeze(moment), part(): begin a snapshot, and what of it is here; snapshot(): copies of all there is now.
-    restore(tables, ...): replace the content, and begin a new generation.
+    restore(tables, ...): replace the content, and begin a new generation; resume(moment) begins one with what is here,
+        catch_up(layers, ...) with what is here and the differences to it.
     ask(question) -> answer: rows by key, best items; changes nothing (learning/questions.py).
     status() -> rows, bytes, pushes, staleness, and how many rows other workers had moved.
 Messages out: none.
@@ -35,7 +36,7 @@ from learning.wire import pack_answer, unpack_call
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from actors.ports import Sides, Tables
+    from actors.ports import Layers, Sides, Tables
     from learning.batch import BatchId
     from learning.learner import Learner
     from learning.policy import TablePolicy
@@ -75,7 +76,7 @@ class ParameterShard:
         self._staleness = StalenessHistogram()
         self._open: dict[int, list[Ticket]] = {}
         self._applied: dict[int, BatchId] = {}
-        self._pushes = self._repeats = self._moved_rows = 0
+        self._pushes = self._repeats = self._moved_rows = self._frozen_pushes = 0
 
     def exchange(self, worker: int, moment: Moment, push: Push | None, pull: Pull | None) -> Rows | Wait:
         """Apply `push`; then the present rows of the keys of `pull` (none without one), or that it has to wait.
@@ -181,6 +182,8 @@ class ParameterShard:
                 f"shard {self._shard} has begun snapshot {self.held.frozen} and was sent a message from before it, of "
                 f"snapshot {moment.snapshot}; it is refused"
             )
+        if moment.snapshot > self.held.frozen:
+            self._frozen_pushes = self._pushes
         self.held.freeze(moment.snapshot, moment.since)
 
     def part(self) -> HoldingPart:
@@ -204,6 +207,25 @@ class ParameterShard:
         """
         moment = moment or Moment(self._generation)
         self.held.restore(tables, sides, moment.snapshot)
+        self._begin_at(moment, pushed)
+
+    def catch_up(self, layers: Layers, moment: Moment, pushed: int) -> None:
+        """Take in the differences from the snapshot that is here to the moment's, and begin its generation."""
+        self.held.catch_up(layers, moment.snapshot)
+        self._begin_at(moment, pushed)
+
+    def resume(self, moment: Moment, pushed: int) -> None:
+        """Begin the moment's generation with what is here, which is its snapshot. Raises StoreError if it is not."""
+        with self.held.lock:
+            later = self._pushes - self._frozen_pushes + sum(map(len, self._open.values()))
+            if self.held.frozen != moment.snapshot or later:
+                raise StoreError(
+                    f"shard {self._shard} expected to hold snapshot {moment.snapshot} and nothing later, but holds "
+                    f"{self.held.frozen} and {later} pulls and pushes behind it; it is to load the snapshot"
+                )
+            self._begin_at(moment, pushed)
+
+    def _begin_at(self, moment: Moment, pushed: int) -> None:
         self._generation = moment.generation
         self._open.clear()
         self._applied.clear()

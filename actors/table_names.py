@@ -8,6 +8,7 @@ key whose row went and came back gets its name again.
 from __future__ import annotations
 
 import itertools
+import math
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -87,6 +88,21 @@ class TableNames:
             self._names[t].clear()
             if state.names is not None:
                 self._names[t].put(table.find(state.keys), state.keys, state.names)
+
+    def overlay(self, t: int, table: BoundedTable, state: TableState) -> None:
+        """Put rows in the place of those of table t with the same keys, or add them.
+
+        Only for a table that keeps all keys, and from which none has gone: a row is no more than its values there.
+        """
+        if not len(state.keys):
+            return
+        keys = np.require(
+            state.keys, requirements=["C", "W"]
+        )  # a file's are read-only, for numba another type
+        rows = table.open(keys, None, 0, math.nan, 0)
+        table.rows[rows] = state.rows
+        if t in self._names and state.names is not None:
+            self._names[t].put(rows, keys, state.names)
 
     def _parts(self, pull: Pull) -> Iterator[tuple[int, Names, slice]]:
         """Each named table with its part of the pull's keys."""

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from actors.shard import ParameterShard
 from cluster.assembly import WorkerSpec, build_worker
-from cluster.parts import load_part, write_shard
+from cluster.parts import Preloaded, load_part, preload_part, write_shard
 from cluster.remote import RayShards, RemoteCoordinator
 from cluster.store import ShardedStore
 from cluster.warm import warm_up
@@ -27,6 +27,8 @@ class ShardActor:
         self._number = shard
         self._pipeline = pipeline
         self._shard: ParameterShard | None = None
+        self._ahead: Preloaded | None = None
+        self._is_warm = False
 
     def ping(self) -> None:
         """Say that this process lives."""
@@ -36,11 +38,25 @@ class ShardActor:
         if self._shard is not None:
             self._shard.begin(moment)
 
-    def begin(self, moment: Moment, run_url: str, tables: int, pushed: int) -> None:
-        """Begin a generation with the rows of snapshot `tables` (0: none)."""
-        warm_up(self._pipeline.learner.build(), self._pipeline.policies().values())
-        self._shard = None  # its memory is wanted for what is loaded
-        self._shard = load_part(self._pipeline, self._number, moment, run_url, tables, pushed)
+    def warm(self) -> None:
+        """Have all kernels."""
+        if not self._is_warm:
+            warm_up(self._pipeline.learner.build(), self._pipeline.policies().values())
+        self._is_warm = True
+
+    def preload(self, run_url: str, tables: int) -> None:
+        """Load a snapshot before the generation begins, which will begin at a later one."""
+        self._ahead = preload_part(self._pipeline, self._number, run_url, tables)
+
+    def begin(self, moment: Moment, run_url: str, tables: int, pushed: int, held: bool) -> None:  # noqa: FBT001 - Ray's calls
+        """Begin a generation with the rows of snapshot `tables` (0: none), which are here already if `held`."""
+        if held:
+            self._held.resume(moment, pushed)
+            return
+        self.warm()
+        self._shard, ahead = None, self._ahead  # its memory is wanted for what is loaded
+        self._ahead = None
+        self._shard = load_part(self._pipeline, self._number, moment, run_url, tables, pushed, ahead)
 
     def exchange_packed(self, message: bytes) -> bytes:
         """A worker's push and pull."""
@@ -67,16 +83,25 @@ class ShardActor:
 class WorkerActor:
     """One worker's process; it outlives the generations of a job."""
 
+    def __init__(self) -> None:
+        self._is_warm = False
+
     def ping(self) -> None:
         """Say that this process lives."""
 
     def idle(self) -> None:
         """Say that `run` has ended: calls come one at a time."""
 
+    def warm(self, pipeline: Pipeline) -> None:
+        """Have all kernels."""
+        if not self._is_warm:
+            warm_up(pipeline.learner.build(), pipeline.policies().values())
+        self._is_warm = True
+
     def open(self, spec: WorkerSpec, shards: list[Any], coordinator: Any) -> None:
         """Load kernels and open streams. Not in the constructor, whose errors Ray reports without their type."""
         pipeline = spec.pipeline
-        warm_up(pipeline.learner.build(), pipeline.policies().values())
+        self.warm(pipeline)
         timeout_s = pipeline.cluster.call_timeout_s
         store = ShardedStore(
             spec.worker,

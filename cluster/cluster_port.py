@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from actors.coordinator import Status
+    from cluster.config import Pipeline
     from cluster.snapshots.file_entry import PartFiles
     from cluster.starts import Start
     from learning.exchange import Moment
     from learning.job_messages import Command
 
-__all__ = ["ClusterPort", "CoordinatorControl"]
+__all__ = ["ClusterPort", "CoordinatorControl", "ElasticPort", "ReservePort"]
 
 
 class CoordinatorControl(Protocol):
@@ -48,3 +51,30 @@ class ClusterPort(Protocol):
 
     def shard_status(self) -> list[dict[str, Any]]:
         """Counters of each shard."""
+
+
+class ReservePort(Protocol):
+    """Actors that are made beside those that learn, for a generation to come."""
+
+    def ready(self) -> bool:
+        """Whether all have done what they were asked to. Raises StoreError, SnapshotError."""
+
+    def preload(self, run_url: str, tables: int) -> None:
+        """Have new shards load a snapshot."""
+
+    def switch(self, snapshot: int) -> None:
+        """The next generation, which begins at a snapshot that shards hold already, is theirs."""
+
+    def discard(self) -> None:
+        """They are not needed."""
+
+
+@runtime_checkable
+class ElasticPort(Protocol):
+    """A cluster whose actors can be others while it learns."""
+
+    def prepare(self, pipeline: Pipeline, workers: int, leave: Collection[str]) -> ReservePort:
+        """Make what a generation needs beside the present actors, of which none on the nodes `leave` stays."""
+
+    def draining(self) -> set[str]:
+        """Nodes that are about to go and have an actor of this job."""

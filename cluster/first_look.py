@@ -46,6 +46,11 @@ class FirstLook:
             return self._begun
         return {partition: noted.get(partition, bounds) for partition, bounds in self._present().items()}
 
+    def again(self) -> int:
+        """Look anew, so that the next generation has partitions that are new; how many there are."""
+        self._now = None
+        return len(self._present())
+
     def behind(self, manifest: SnapshotManifest) -> dict[int, Bounds]:
         """Bounds behind a snapshot. Ends are kept until they are reached, and then are those of today."""
         noted = self._noted() or {}

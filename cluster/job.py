@@ -17,13 +17,15 @@ from cluster.models.registry import RunLog
 from cluster.open_cluster import open_cluster
 from cluster.progress import ProgressLine
 from cluster.promote import Promoter
+from cluster.resizing import Resizing
 from cluster.rollbacks import Rollbacks
 from cluster.runs import Run, run_of
+from cluster.same_run import OtherRunError
 from cluster.snapshots.errors import SnapshotError
 from cluster.snapshots.remote_place import place_of
 from cluster.snapshots.store import SnapshotStore
 from cluster.snapshots.writing import SnapshotWriter
-from cluster.starts import OtherRunError, Starter, UnusableRunError
+from cluster.starts import Starter, UnusableRunError
 from cluster.status.publisher import StatusPublisher, pace_s
 from cluster.status.watch import JobWatch, telling_how_it_ends
 from cluster.streams.file_source import schema_of
@@ -111,7 +113,7 @@ def run_job(
             run = named
             starter = Starter(pipeline, store, run.url, run.folder, say, local=local)
             starter.look()  # before anything is started: what is wrong with the stream is said at once
-            return _Job(pipeline, run, store, starter).run(console, say, on_ready, watch, local=local)
+            return _Job(starter.pipeline, run, store, starter).run(console, say, on_ready, watch, local=local)
     except (*expected, JobError, KeyboardInterrupt) as error:
         told = JobError(str(error)) if isinstance(error, expected) else error
         if run is not None:
@@ -200,20 +202,21 @@ class _Job:
             automatic = AutoRollback(pipeline, self.store, book, mailbox, say)
             rollbacks = Rollbacks(self.store, mailbox, book, log, say, automatic)
             view.reach(cluster.shard_status)
-            return self._supervise(cluster, log, rollbacks, promoter, console, say, view, (on_ready, watch))
+            asked = (rollbacks, Resizing(cluster, self.starter, mailbox, say))
+            return self._supervise(cluster, log, asked, promoter, console, say, view, (on_ready, watch))
 
     def _supervise(
         self,
         cluster: ClusterPort,
         log: RunLog,
-        rollbacks: Rollbacks,
+        asked: tuple[Rollbacks, Resizing],
         promoter: Promoter,
         console: Console,
         say: Callable[[str], None],
         view: JobWatch,
         hooks: tuple[Callable[[], None], Callable[[], None]],
     ) -> JobResult:
-        pipeline, (on_ready, watch) = self.pipeline, hooks
+        pipeline, (on_ready, watch), rollbacks = self.pipeline, hooks, asked[0]
         writer = SnapshotWriter(cluster, self.store, pipeline, say, rollbacks.needed)
         begun = False
 
@@ -231,7 +234,7 @@ class _Job:
             view.see(status, writer.newest, writer.seconds)
 
         with ProgressLine(console, pipeline.name, None) as view.progress:
-            supervisor = Supervisor(cluster, pipeline, self.starter, writer, on_status, say, rollbacks)
+            supervisor = Supervisor(cluster, pipeline, self.starter, writer, on_status, say, *asked)
             status, manifest = supervisor.run(on_begun, view.going_back)
         figures = view.totals(status)
         counters = None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from contextlib import closing
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from actors.shard import ParameterShard
 from cluster.local_store import LocalStore
@@ -12,12 +12,14 @@ from cluster.snapshots.file_entry import PartFiles
 from cluster.snapshots.part_files import write_part
 from cluster.snapshots.store import SnapshotStore
 from learning.admission import counts_of
+from learning.exchange import Moment
 
 if TYPE_CHECKING:
     from cluster.config import Pipeline
-    from learning.exchange import Moment
+    from cluster.snapshots.manifest import SnapshotManifest
+    from learning.table_state import TableChange
 
-__all__ = ["load_part", "load_store", "new_shard", "write_shard"]
+__all__ = ["Preloaded", "load_part", "load_store", "new_shard", "preload_part", "write_shard"]
 
 log = logging.getLogger("millrace.snapshots")
 
@@ -34,19 +36,57 @@ def new_shard(pipeline: Pipeline, shard: int) -> ParameterShard:
     )
 
 
+class Preloaded(NamedTuple):
+    """A shard with its share of an older snapshot than the one it is to begin at."""
+
+    shard: ParameterShard
+    snapshot: SnapshotManifest
+
+
+def preload_part(pipeline: Pipeline, shard: int, run_url: str, tables: int) -> Preloaded:
+    """A shard's share of a snapshot, ahead of the generation that it is for. Raises SnapshotError."""
+    manifest = SnapshotStore(run_url, log.warning).manifest(tables)
+    return Preloaded(load_part(pipeline, shard, Moment(0, tables), run_url, tables, 0), manifest)
+
+
 def load_part(
-    pipeline: Pipeline, shard: int, moment: Moment, run_url: str, tables: int, pushed: int
+    pipeline: Pipeline,
+    shard: int,
+    moment: Moment,
+    run_url: str,
+    tables: int,
+    pushed: int,
+    ahead: Preloaded | None = None,
 ) -> ParameterShard:
-    """A shard that begins at `moment`, with its share of snapshot `tables` (0: empty). Raises SnapshotError."""
+    """A shard that begins at `moment`, with its share of snapshot `tables` (0: empty). Raises SnapshotError.
+
+    Of one that has loaded an older snapshot `ahead` only the differences to it are read, if it rests on that.
+    """
+    shards, store = pipeline.cluster.shards, SnapshotStore(run_url, log.warning)
+    if ahead is not None and tables:
+        layers = store.load_since(ahead.snapshot, tables, shard, shards)
+        if layers is not None:
+            own = [
+                {
+                    table: [_own(change, shard, shards) for change in changes]
+                    for table, changes in layer.items()
+                }
+                for layer in layers
+            ]
+            ahead.shard.catch_up(own, moment, pushed)
+            return ahead.shard
     made = new_shard(pipeline, shard)
     if not tables:
         made.begin(moment)
         return made
-    shards = pipeline.cluster.shards
-    state, sides = SnapshotStore(run_url, log.warning).load_shard(tables, shard, shards)
-    own = [{table: counts_of(side, shard, shards) for table, side in part.items()} for part in sides]
-    made.restore(state, own, moment, pushed)
+    state, sides = store.load_shard(tables, shard, shards)
+    counts = [{table: counts_of(side, shard, shards) for table, side in part.items()} for part in sides]
+    made.restore(state, counts, moment, pushed)
     return made
+
+
+def _own(change: TableChange, shard: int, shards: int) -> TableChange:
+    return change._replace(side=counts_of(change.side, shard, shards))
 
 
 def load_store(pipeline: Pipeline, moment: Moment, run_url: str, tables: int, pushed: int) -> LocalStore:

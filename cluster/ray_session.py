@@ -75,6 +75,11 @@ class RaySession:
         cpus = self._config.shards + self._config.workers
         _init_ray("a local Ray", **common, **local_ray_options(cpus, self._owned_folder))
 
+    @property
+    def is_own(self) -> bool:
+        """Whether it was started here, for this job alone: then it has room for whatever the machine has."""
+        return self._owned_folder is not None
+
     def close(self) -> None:
         """Leave it, or end it if it was started here; may be called twice."""
         if self._owns_ray:

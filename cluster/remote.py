@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from typing import TYPE_CHECKING, Any
 
 import ray
+from ray._private import state as ray_state
 
 from actors.ports import StoreError
 from learning.job_messages import Directive
@@ -17,7 +19,17 @@ if TYPE_CHECKING:
     from learning.job_messages import Arrived, Command, Event, Reported
     from learning.questions import Question
 
-__all__ = ["RayShards", "RemoteCoordinator", "answers_of", "death"]
+__all__ = [
+    "RayShards",
+    "RemoteCoordinator",
+    "answers_of",
+    "death",
+    "draining_nodes",
+    "end_actor",
+    "ended",
+    "free_resources",
+    "node_of",
+]
 
 _ROLES = {"ShardActor": "a shard", "WorkerActor": "a worker", "Coordinator": "the coordinator"}
 
@@ -119,6 +131,35 @@ def answers_of(references: Any, timeout_s: float, what: str, late: Exception | N
     except ray.exceptions.RayError as error:  # such as an answer that was lost with the node it lay on
         reason = " ".join(str(error).split())[:400]
         raise StoreError(f"the answer of the {what} is lost: {type(error).__name__}: {reason}") from error
+
+
+def ended(references: list[Any], what: str) -> list[Any]:
+    """Those that have ended; returns at once, and raises what one has ended with."""
+    done, _ = ray.wait(references, num_returns=len(references), timeout=0) if references else ([], [])
+    answers_of(done, 1.0, what)
+    return done
+
+
+def end_actor(actor: Any) -> None:
+    """End an actor at once; one whose node is gone cannot be ended again, and its end is what was wanted."""
+    with contextlib.suppress(ray.exceptions.RayError):
+        ray.kill(actor)
+
+
+def free_resources() -> str:
+    """What is free in the cluster, as text."""
+    return ", ".join(f"{name} {amount:g}" for name, amount in sorted(ray.available_resources().items()))
+
+
+def draining_nodes() -> set[str]:
+    """Nodes that are about to go (`ray drain-node`, an autoscaler, the notice of a spot machine)."""
+    return set(ray_state.state.get_draining_nodes())
+
+
+def node_of(actor: Any) -> str:
+    """The node on which an actor runs; empty while it is not known."""
+    address = ray_state.actors(actor._actor_id.hex()).get("Address", {})  # noqa: SLF001 - Ray has no public way
+    return str(address.get("NodeID", ""))
 
 
 def death(error: ray.exceptions.RayActorError) -> str:

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 from actors.ports import SourceError
 from cluster.assembly import WorkerSpec, build_state
 from cluster.first_look import FirstLook
+from cluster.same_run import check_partitions, check_same
+from cluster.sizes import Sizes, as_scaled
 from cluster.snapshots.errors import SnapshotDamagedError
 from cluster.snapshots.job_arrays import read_job
 from learning.coordination import assign
@@ -26,15 +28,11 @@ if TYPE_CHECKING:
     from cluster.streams.open import Bounds
     from learning.worker_state import Arrays
 
-__all__ = ["OtherRunError", "Start", "Starter", "UnusableRunError"]
+__all__ = ["Start", "Starter", "UnusableRunError"]
 
 
 class UnusableRunError(Exception):
     """No snapshot of the run can be used; the message says what to do."""
-
-
-class OtherRunError(Exception):
-    """The run's snapshots are of another pipeline; the message says in what they differ."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +49,11 @@ class Start:
     tables: int
     ends: dict[int, int | None]
 
+    @property
+    def pipeline(self) -> Pipeline:
+        """The pipeline with the numbers of shards and workers that are in force."""
+        return self.specs[0].pipeline
+
     def records_total(self, pipeline: Pipeline) -> int | None:
         """How many records there will be, where that is known: offsets of a bounded topic, or `records_max`."""
         if pipeline.records_max is not None or pipeline.source.kind == "file":
@@ -61,7 +64,10 @@ class Start:
 
 
 class Starter:
-    """Makes the starts of one run. `folder`: where its workers put dead letters; `next_generation` counts them."""
+    """Makes the starts of one run. `folder`: where its workers put dead letters; `next_generation` counts them.
+
+    `asked`: the numbers of actors in the pipeline file. Raises SnapshotError if those in force cannot be read.
+    """
 
     def __init__(
         self,
@@ -74,18 +80,48 @@ class Starter:
         local: bool,
         next_generation: Callable[[], int] | None = None,
     ) -> None:
-        self._pipeline = pipeline
+        self.asked = Sizes.asked(pipeline)
+        self._pipeline = pipeline if local else as_scaled(pipeline, run_url, say)
         self._store = store
         self._run_url = run_url
         self._say = say
         self._folder = folder
-        self._workers = 1 if local else pipeline.cluster.workers
+        self._workers = 1 if local else self._pipeline.cluster.workers
         self._look = FirstLook(pipeline, run_url)
         self._next_generation = next_generation or store.next_generation
 
     def look(self) -> None:
         """Look at the stream. Raises SourceError."""
         self._look.first()
+
+    @property
+    def pipeline(self) -> Pipeline:
+        """The pipeline with the numbers of actors that generations from here on have."""
+        return self._pipeline
+
+    @property
+    def sizes(self) -> Sizes:
+        """The numbers of actors that generations from here on have."""
+        return Sizes(self._workers, self._pipeline.cluster.shards)
+
+    def check_workers(self, workers: int) -> None:
+        """Look whether so many workers could share the stream from here on. Raises SourceError."""
+        if self._pipeline.source.kind == "file":
+            raise SourceError(
+                "expected as many workers as the file's rows were dealt out to when the run began; scale shards, or "
+                "begin another run (cluster.workers)"
+            )
+        partitions = self._look.again()
+        if workers > partitions:
+            raise SourceError(
+                f"expected at most {partitions} workers, as the topic has {partitions} partitions and each is one "
+                f"worker's, but {workers} were asked for; add partitions to the topic first, or ask for fewer"
+            )
+
+    def resize(self, sizes: Sizes) -> None:
+        """Generations from here on have other numbers of actors."""
+        self._workers = sizes.workers
+        self._pipeline = sizes.of(self._pipeline)
 
     def begin(self, before: int | None = None) -> Start:
         """From the newest whole snapshot (older than `before`); anew if there never was one.
@@ -128,7 +164,7 @@ class Starter:
         return (manifest.number, len(chain) - 1) if same else (0, 0)
 
     def _job(self, manifest: SnapshotManifest) -> JobState:
-        _check_same(self._pipeline, manifest)
+        check_same(self._pipeline, manifest)
         state = read_job(self._store, manifest)
         try:
             for own in state.workers.values():
@@ -148,7 +184,7 @@ class Starter:
 
     def _bounds(self, manifest: SnapshotManifest) -> dict[int, Bounds]:
         bounds = self._look.behind(manifest)
-        _check_partitions(self._pipeline, manifest, set(bounds))
+        check_partitions(self._pipeline, manifest, set(bounds))
         return bounds
 
     def _start(
@@ -200,35 +236,3 @@ def _merged(pipeline: Pipeline, parts: list[Arrays]) -> Arrays:
         state.restore(arrays)
     states[0].merge(states[1:])
     return states[0].arrays()
-
-
-def _check_partitions(pipeline: Pipeline, manifest: SnapshotManifest, there: set[int]) -> None:
-    """Refuse a source whose partitions are not those that were read. Raises SourceError."""
-    before = set(manifest.offsets)
-    if gone := sorted(before - there):
-        raise SourceError(
-            f"expected the partitions {sorted(before)} of snapshot {manifest.number}, but {gone} are not "
-            "there; give the same source, and for a file the same cluster.workers, or begin another run"
-        )
-    # Which rows are a file's partition depends on both numbers, unless one partition has them all.
-    then, now = (len(before), manifest.pipeline.get("batch_records")), (len(there), pipeline.batch_records)
-    if pipeline.source.kind == "file" and len(there) > 1 and then != now:
-        raise SourceError(
-            f"expected cluster.workers {then[0]} and batch_records {then[1]}, by which the file's rows were dealt out "
-            f"up to snapshot {manifest.number}, but the pipeline says {now[0]} and {now[1]}; set them back, or begin "
-            "another run"
-        )
-
-
-def _check_same(pipeline: Pipeline, manifest: SnapshotManifest) -> None:
-    """Refuse a snapshot that another learner, or another stream, has made. Raises OtherRunError."""
-    present = pipeline.model_dump(mode="json")
-    for section, keys in (("learner", None), ("source", ("kind", "topic", "path")), ("features", None)):
-        now, then = present[section], manifest.pipeline.get(section) or {}
-        names = keys or sorted({*now, *then})
-        for name in names:
-            if now.get(name) != then.get(name):
-                raise OtherRunError(
-                    f"expected {section}.{name} {then.get(name)!r}, with which snapshot {manifest.number} of the run "
-                    f"was learnt, but the pipeline says {now.get(name)!r}; set it back, or begin another run"
-                )

@@ -2,7 +2,8 @@
 
 A death, a broker that stays away, or a shard that does not answer ends a *generation* of the job: everything begins
 anew at the last whole snapshot, in the actors that still live and in new ones for the dead. Since that is what every
-start does too, there is no second way. A rollback is the same with the tables of an older snapshot.
+start does too, there is no second way. A rollback is the same with the tables of an older snapshot, and a resize
+(resizing.py) the same with other actors, at a snapshot for which all workers have ended in order.
 """
 
 from __future__ import annotations
@@ -10,8 +11,9 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
-from actors.ports import LaunchError, StoreError, StreamUnavailableError
+from actors.ports import StoreError, StreamUnavailableError
 from actors.shard import StalePushError
+from cluster.patience import PAUSE_MAX_S, WAITED_FOR, GaveUpError, Patience
 from cluster.snapshots.errors import SnapshotDamagedError, SnapshotError, SupersededError
 from cluster.snapshots.writing import SnapshotWriter
 from learning.job_messages import (
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
     from actors.coordinator import Status
     from cluster.cluster_port import ClusterPort
     from cluster.config import Pipeline
+    from cluster.resizing import Resizing
     from cluster.rollbacks import Rollbacks
     from cluster.snapshots.manifest import SnapshotManifest
     from cluster.starts import Start, Starter
@@ -37,27 +40,25 @@ if TYPE_CHECKING:
 __all__ = ["GaveUpError", "Supervisor"]
 
 _LOOP_S = 0.02
-_PAUSE_MAX_S = 10.0
 
 RECOVERABLE = (StoreError, StreamUnavailableError, StalePushError, SnapshotError)
 """What a return to the last snapshot can mend: deaths, silence, and their consequences."""
-WAITED_FOR = (StreamUnavailableError, LaunchError, SnapshotError)
-"""What may come by itself: a broker, room for actors or on the disk; once the job has begun, it is waited for."""
-
-
-class GaveUpError(Exception):
-    """The job does not come back, or its last snapshot cannot be written; the message says why and what to do."""
 
 
 class _GoBackError(Exception):
     """The generation ends so that the next one begins at an older snapshot."""
 
 
+class _ResizeError(Exception):
+    """The generation has ended in order, so that the next one begins where it ended, with other actors."""
+
+
 class Supervisor:
     """Runs one job to its end.
 
     `on_status` is called every `status_interval_s` with the job's progress, `say` with a sentence for people; neither
-    may block. `rollbacks` is asked again and again whether the job is to go back to an older snapshot.
+    may block. `rollbacks` is asked again and again whether the job is to go back to an older snapshot, and `resizing`
+    whether it is to go on with other actors.
     """
 
     def __init__(
@@ -69,6 +70,7 @@ class Supervisor:
         on_status: Callable[[Status], None],
         say: Callable[[str], None],
         rollbacks: Rollbacks | None = None,
+        resizing: Resizing | None = None,
         *,
         status_interval_s: float = 0.5,
     ) -> None:
@@ -79,11 +81,11 @@ class Supervisor:
         self._on_status = on_status
         self._say = say
         self._rollbacks = rollbacks
+        self._resizing = resizing
         self._status_interval_s = status_interval_s
-        self._attempts, self._deaths, self._recovered_at, self._failing_since_s = 0, 0, -1, 0.0
+        self._patience = Patience(pipeline.recovery)
         self._asked_to_stop = self._begun = self._final = False
         self._full_since_s: float | None = None
-        self._begun_s = time.monotonic()
         self.recoveries = 0
 
     def run(
@@ -105,7 +107,8 @@ class Supervisor:
         while True:
             try:
                 start = self._begin(error)
-                self._begun, self._begun_s = True, time.monotonic()
+                self._begun = True
+                self._patience.begun()
                 on_begun(start)
                 return self._learn(start)
             except SupersededError:
@@ -115,7 +118,13 @@ class Supervisor:
                     raise  # what is not there in the first place is for the user to mend
                 error = failed
                 on_failed()
-                self._note_failure(failed)
+                pause_s = self._patience.failed(
+                    failed, self._writer.newest.number if self._writer.newest else 0
+                )
+                self._say(f"{failed}; going back to the last snapshot")
+                time.sleep(pause_s)
+            except _ResizeError:
+                error = None
             except _GoBackError:
                 error = None
                 self._writer.abandon()
@@ -125,6 +134,8 @@ class Supervisor:
         """Have all actors begin at the newest snapshot that turns out to be whole."""
         if error is not None:
             self._writer.abandon()
+        if self._resizing is not None:
+            self._resizing.beginning(error)
         if self._rollbacks is not None:
             self._rollbacks.carry_out()
         began_s, before = time.monotonic(), None
@@ -145,28 +156,10 @@ class Supervisor:
             )
         return start
 
-    def _note_failure(self, error: Exception) -> None:
-        """Say it; give up after too many in a row without a newer snapshot; wait longer each time."""
-        newest = self._writer.newest.number if self._writer.newest else 0
-        lasted_s = time.monotonic() - self._begun_s
-        if newest != self._recovered_at or lasted_s > self._pipeline.recovery.unavailable_s:
-            self._attempts, self._deaths = 0, 0
-            self._recovered_at, self._failing_since_s = newest, time.monotonic()
-        waited_for = isinstance(error, WAITED_FOR)  # which is no death, however often it is tried
-        self._attempts += 1
-        self._deaths += not waited_for
-        config, failing_s = self._pipeline.recovery, time.monotonic() - self._failing_since_s
-        if failing_s > config.unavailable_s if waited_for else self._deaths > config.attempts_max:
-            raise GaveUpError(
-                f"{error}; after {self._attempts} attempts in {failing_s:.0f} s the job got no further than snapshot "
-                f"{newest}, so it ends; start it again under the same run name to continue it"
-            ) from error
-        self._say(f"{error}; going back to the last snapshot")
-        if self._attempts > 1:
-            time.sleep(min(2.0 ** min(self._attempts - 2, 10), _PAUSE_MAX_S))
-
     def _learn(self, start: Start) -> tuple[Status, SnapshotManifest]:
         self._cluster.start()
+        if self._resizing is not None:
+            self._resizing.begun(start)
         if self._asked_to_stop:
             self._cluster.coordinator.tell(StopAsked())
         next_status_s = time.monotonic() + self._status_interval_s
@@ -175,16 +168,20 @@ class Supervisor:
         while True:
             try:
                 if self._carry_out(start, self._cluster.coordinator.commands()):
+                    self._resize_if_due()
                     return self._finished()
                 settled = self._writer.settled()
+                if self._resizing is not None:
+                    self._resizing.step(self._cluster.coordinator, self._writer.newest, settled)
                 if settled is not None:
                     failures = failures + 1 if isinstance(settled, SnapshotFailed) else 0
                     self._settle(settled, failures)
                     next_snapshot_s = self._next_snapshot_s()
-                if self._rollbacks is not None:
-                    newest = self._writer.newest or start.plan.start
-                    if self._rollbacks.due(self._cluster.coordinator, newest.records, settled):
-                        raise _GoBackError
+                newest = self._writer.newest or start.plan.start
+                if self._rollbacks is not None and self._rollbacks.due(
+                    self._cluster.coordinator, newest.records, settled
+                ):
+                    raise _GoBackError
                 self._cluster.check()
                 now_s = time.monotonic()
                 if now_s >= next_snapshot_s:
@@ -218,7 +215,7 @@ class Supervisor:
             )
         self._cluster.coordinator.tell(settled)  # before the pause, in which Ctrl-C may come
         if failures and self._final:
-            time.sleep(min(0.25 * 2.0 ** min(failures - 1, 10), _PAUSE_MAX_S))
+            time.sleep(min(0.25 * 2.0 ** min(failures - 1, 10), PAUSE_MAX_S))
 
     def _carry_out(self, start: Start, commands: list[Command]) -> bool:
         """Carry out commands in order; True once the job has ended."""
@@ -234,6 +231,14 @@ class Supervisor:
                 case EndJob():
                     return True
         return False
+
+    def _resize_if_due(self) -> None:
+        """Raise _ResizeError if the workers have ended for that, and not because the job is at its end."""
+        if self._resizing is None or self._writer.newest is None:
+            return
+        ends = self._asked_to_stop or bool(self._writer.newest.note.get("finished"))
+        if self._resizing.due(self._writer.newest, ends=ends):
+            raise _ResizeError
 
     def _finished(self) -> tuple[Status, SnapshotManifest]:
         assert self._writer.newest is not None, "the job ended without its last snapshot"

@@ -12,8 +12,8 @@ from actors.ports import SourceError
 from cluster.config import PipelineError
 from cluster.ending import ending
 from cluster.replaying import replay_run
+from cluster.same_run import OtherRunError
 from cluster.snapshots.errors import SnapshotError
-from cluster.starts import OtherRunError
 from cluster.summary import show_replayed
 
 

@@ -43,6 +43,15 @@ class TableState(NamedTuple):
         places = split_by_shard(self.keys, np.arange(len(self.keys)), shards)
         return [self.take(at) for _, at in places]
 
+    def after(self, changes: Sequence[TableChange]) -> TableState:
+        """The rows once `changes` have come, oldest first."""
+        state = self
+        for change in changes:
+            new = change.state
+            kept = ~np.isin(state.keys, np.concatenate((change.removed, new.keys)))
+            state = TableState.join([state.take(kept), new]) if len(new.keys) else state.take(kept)
+        return state
+
     @classmethod
     def join(cls, parts: Sequence[TableState]) -> TableState:
         """What several shards hold."""

@@ -13,19 +13,22 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from cluster.snapshots.errors import SnapshotDamagedError
+from cluster.snapshots.errors import SnapshotDamagedError, SnapshotError
 from cluster.snapshots.file_entry import PartFiles
 from cluster.snapshots.manifest import SnapshotManifest
 from cluster.snapshots.part_files import read_part
 from learning.grouping import shard_of_segment
-from learning.keys import segment_of
+from learning.keys import SEGMENTS, segment_of
 from learning.table import Table
 from learning.table_state import TableChange, TableState
 
-__all__ = ["ShardOf", "TableSides", "replay"]
+__all__ = ["Layers", "ShardOf", "TableSides", "differences", "replay"]
 
 TableSides = list[dict[str, dict[str, NDArray[Any]]]]
 """Of each shard whose part was read: table -> name -> side array."""
+
+Layers = list[dict[str, list[TableChange]]]
+"""Differences, oldest first: table -> the changes of each shard whose part was read."""
 
 FolderOf = Callable[[SnapshotManifest], str]
 
@@ -35,6 +38,13 @@ class ShardOf(NamedTuple):
 
     shard: int
     shards: int
+
+    @classmethod
+    def checked(cls, shard: int, shards: int) -> ShardOf:
+        """One that there can be. Raises SnapshotError."""
+        if not 0 <= shard < shards <= SEGMENTS:
+            raise SnapshotError(f"expected a shard of 1 to {SEGMENTS}, but came shard {shard} of {shards}")
+        return cls(shard, shards)
 
     def segments(self) -> NDArray[np.bool_]:
         """Which segments of the keys are its own: bool (SEGMENTS,)."""
@@ -63,6 +73,17 @@ def replay(
         where = f"snapshot {newest.number}, table {table}"
         tables[table] = _merged(_first_then(first, layers), len(chain), where)
     return tables, sides
+
+
+def differences(chain: list[SnapshotManifest], folder_of: FolderOf, wanted: ShardOf) -> Layers:
+    """What each snapshot of (a part of) a chain says of the keys that are wanted. Raises SnapshotDamagedError."""
+    return [
+        {
+            table: _changes(manifest, folder_of, table, wanted)
+            for table in dict.fromkeys(name for part in manifest.parts for name in part.tables())
+        }
+        for manifest in chain
+    ]
 
 
 def _first_then(first: list[TableChange], rest: Iterator[list[TableChange]]) -> Iterator[list[TableChange]]:

@@ -27,9 +27,8 @@ from cluster.snapshots.manifest import MANIFEST, MANIFEST_BYTES_MAX, NUMBER_MAX,
 from cluster.snapshots.part_files import read_arrays
 from cluster.snapshots.places import Place
 from cluster.snapshots.remote_place import place_of
-from cluster.snapshots.replay import ShardOf, TableSides, replay
+from cluster.snapshots.replay import Layers, ShardOf, TableSides, differences, replay
 from cluster.snapshots.retention import removable, remove_snapshots
-from learning.keys import SEGMENTS
 from learning.table_state import TableState
 
 __all__ = ["SnapshotStore"]
@@ -186,9 +185,15 @@ class SnapshotStore:
 
         Parts without keys of that shard are not read: with as many shards as it was written by, one part is.
         """
-        if not 0 <= shard < shards <= SEGMENTS:
-            raise SnapshotError(f"expected a shard of 1 to {SEGMENTS}, but came shard {shard} of {shards}")
-        return replay(self._whole(number), self._folder_of, ShardOf(shard, shards))
+        return replay(self._whole(number), self._folder_of, ShardOf.checked(shard, shards))
+
+    def load_since(self, before: SnapshotManifest, number: int, shard: int, shards: int) -> Layers | None:
+        """What changed for a shard from an older snapshot to a newer one; None if that does not rest on it."""
+        chain = self._whole(number)
+        places = [place for place, link in enumerate(chain) if link.signature == before.signature]
+        if not places:
+            return None
+        return differences(chain[places[0] + 1 :], self._folder_of, ShardOf.checked(shard, shards))
 
     def retain(self, keep: int, pinned: Collection[int] = ()) -> list[int]:
         """Remove snapshots other than the newest `keep` (1 and up), the pinned, and those that they rest on.

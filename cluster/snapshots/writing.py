@@ -113,7 +113,7 @@ class SnapshotWriter:
             job = PartFiles.of(prefix, write_arrays(folder, prefix, arrays_of_job(state)))
             manifest = SnapshotManifest(
                 number=moment.snapshot, generation=moment.generation, parent=moment.since or None,
-                shards=len(parts), pipeline=self._pipeline.model_dump(mode="json"), offsets=state.offsets,
+                shards=len(parts), pipeline=start.pipeline.model_dump(mode="json"), offsets=state.offsets,
                 ends=start.ends, records=state.records, dead=state.dead, turns=state.turns,
                 metrics=state.metrics.summary(), parts=tuple(parts), job=job, code_version=code_version(),
                 created_s=time.time(), note=note,

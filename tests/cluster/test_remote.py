@@ -46,7 +46,7 @@ def test_a_slow_disk_fails_a_snapshot_and_a_dead_shard_the_generation(
     monkeypatch.setattr(ray, "get", fail)
     cluster = cluster_of()
     remote = SimpleNamespace(remote=lambda *_: None)
-    cluster.shards = [SimpleNamespace(write=SimpleNamespace(options=lambda **_: remote))]
+    cluster.crew.shards = [SimpleNamespace(write=SimpleNamespace(options=lambda **_: remote))]
     with pytest.raises(kind, match=reason):
         cluster.write(Moment(1, 1), "run")
 
@@ -98,6 +98,7 @@ def test_a_large_snapshot_takes_its_time_to_load_and_a_full_cluster_is_told_at_o
     monkeypatch.setattr(ray, "available_resources", lambda: {"CPU": 2.0})
     cluster = cluster_of()
     monkeypatch.setattr(cluster, "_control", lambda *_: "ping")
+    cluster.crew.coordinator = "made"
     with pytest.raises(LaunchError, match=reason):
         cluster._await_start(["begun"], tables)
     assert asked == timeouts
