@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, Union, get_type_hints
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Tag, create_model, model_validator
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, create_model, model_validator
 
 from learning.learners import LEARNERS
 from learning.policy import TablePolicy
@@ -51,10 +51,16 @@ class LearnerConfig(Section):
         return self
 
 
+def _default(of: dataclasses.Field[Any]) -> Any:
+    """A field's default as pydantic takes it."""
+    made = of.default_factory
+    return of.default if made is dataclasses.MISSING else Field(default_factory=made)
+
+
 def _section_of(fields_of: type, base: type[Section], name: str, **more: Any) -> Any:
     """A section whose keys, types and defaults are the fields of a dataclass."""
     hints = get_type_hints(fields_of)
-    keys: dict[str, Any] = {f.name: (hints[f.name], f.default) for f in dataclasses.fields(fields_of)}
+    keys: dict[str, Any] = {f.name: (hints[f.name], _default(f)) for f in dataclasses.fields(fields_of)}
     return create_model(name, __base__=base, __doc__=fields_of.__doc__, **(more | keys))
 
 

@@ -8,7 +8,7 @@ after every restart and on any number of shards. So column c of key k is a hash 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numba import njit
@@ -18,7 +18,7 @@ from learning.keys import derived_key, value_key
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["Birth"]
+__all__ = ["Birth", "RowBirth"]
 
 _UNIT = 2.0**-52
 
@@ -29,6 +29,13 @@ def _fill(keys, rows, seed, scale, first, last):  # noqa: ANN001, ANN202
         for c in range(first, last):
             bits = derived_key(keys[i] ^ seed, np.int64(c)) >> np.uint64(11)  # 53 bits: exact in a double
             rows[i, c] = scale * (np.float64(bits) * _UNIT - 1.0)
+
+
+class RowBirth(Protocol):
+    """How rows of a table begin, as far as they do not begin as zeros."""
+
+    def fill(self, keys: NDArray[np.uint64], rows: NDArray[Any]) -> None:
+        """Write the first values of rows (n, width), which are zeros, of `keys` u64 (n,), in place."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from learning.batch import Batch
-    from learning.birth import Birth
+    from learning.birth import RowBirth
 
 __all__ = ["Learner", "Metrics", "TableRows", "TableSpec"]
 
@@ -34,7 +34,7 @@ class TableSpec:
     name: str
     width: int
     bias: bool = False
-    birth: Birth | None = None
+    birth: RowBirth | None = None
     """How a new row begins; None: as zeros."""
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from learning.deep import Deep
 from learning.ensemble import Ensemble, Expert
 from learning.factors import Factors
 from learning.ftrl import Ftrl
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = ["KINDS", "LEARNERS", "RIVER", "learner_from"]
 
-LEARNERS = {learner.kind: learner for learner in (Ftrl, Population, Factors)}
+LEARNERS = {learner.kind: learner for learner in (Ftrl, Population, Factors, Deep)}
 """Those that may be an expert of an ensemble too."""
 
 RIVER = "river"

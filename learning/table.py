@@ -24,7 +24,7 @@ from learning.index_slots import ROWS_LIMIT
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from learning.birth import Birth
+    from learning.birth import RowBirth
 
 __all__ = ["Table", "TableFullError"]
 
@@ -51,7 +51,7 @@ class Table:
         *,
         dtype: type[np.floating[Any]] = np.float32,
         rows_initial: int = 1024,
-        birth: Birth | None = None,
+        birth: RowBirth | None = None,
         rows_split: int = ROWS_SPLIT,
     ) -> None:
         self._birth = birth
