@@ -182,6 +182,8 @@ class Pipeline(Section):
     tables: dict[str, TablePolicyConfig] = Field(default_factory=dict)
     """Admission, expiry and ceiling of the learner's tables, by name; a table that is not named keeps every key."""
     batch_records: Annotated[int, Field(ge=1, le=1_000_000)] = 4096
+    batch_wait_s: Annotated[float, Field(ge=0, le=3600)] = 0.0
+    """How long records of a live topic wait for their batch to be full; 0: what is there is learnt at once."""
     records_max: PositiveInt | None = None
     """The job ends once this many records have been read (learnt or dead-lettered); None sets no such end."""
     cluster: ClusterConfig = ClusterConfig()

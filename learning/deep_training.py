@@ -42,8 +42,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Targets", "learn_steps", "predict_steps", "row_width"]
 
-import os
-_BETA=float(os.environ.get("XB","1e-8"))
+_BETA = 0.1
 _FIRST, _SECOND, _EPSILON = 0.9, 0.999, 1e-8
 
 

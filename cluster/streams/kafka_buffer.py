@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -50,13 +51,14 @@ class _Piece:
     chunk: Chunk
     rows_after: NDArray[np.int64] | None
     bytes: int
+    arrived_s: float
 
     @classmethod
-    def of(cls, chunk: Chunk) -> _Piece:
+    def of(cls, chunk: Chunk, arrived_s: float) -> _Piece:
         rows_after = None
         if any(value[:1] in _ARROW_BEGINS for value in chunk.values):
             rows_after = np.cumsum([message_rows(value) for value in chunk.values])
-        return cls(chunk, rows_after, chunk.bytes)
+        return cls(chunk, rows_after, chunk.bytes, arrived_s)
 
     @property
     def rows(self) -> int:
@@ -86,7 +88,11 @@ class _Piece:
         else:
             head_after, rest_after = after[:count], after[count:] - after[count - 1]
         head_bytes = head.bytes
-        return _Piece(head, head_after, head_bytes), _Piece(rest, rest_after, self.bytes - head_bytes)
+        arrived_s = self.arrived_s
+        return (
+            _Piece(head, head_after, head_bytes, arrived_s),
+            _Piece(rest, rest_after, self.bytes - head_bytes, arrived_s),
+        )
 
 
 class PartitionBuffer:
@@ -106,8 +112,8 @@ class PartitionBuffer:
         self._batch_records = batch_records
         self._pieces: deque[_Piece] = deque()
 
-    def add(self, chunks: Sequence[Chunk]) -> None:
-        """Take over fetched chunks; messages at and behind the end offset are dropped."""
+    def add(self, chunks: Sequence[Chunk], arrived_s: float = 0.0) -> None:
+        """Take over chunks that came at `arrived_s`; messages at and behind the end offset are dropped."""
         for chunk in chunks:
             self.position = max(self.position, chunk.next_offset)
             if self.end_offset is not None and chunk.next_offset > self.end_offset:
@@ -117,7 +123,7 @@ class PartitionBuffer:
                 chunk = Chunk(  # noqa: PLW2901 - the trimmed chunk takes the place of the whole one
                     chunk.offsets[:kept], chunk.produced_s[:kept], chunk.values[:kept], self.end_offset
                 )
-            piece = _Piece.of(chunk)
+            piece = _Piece.of(chunk, arrived_s)
             self._pieces.append(piece)
             self.rows += piece.rows
             self.bytes += piece.bytes
@@ -145,6 +151,11 @@ class PartitionBuffer:
     def holds_any(self) -> bool:
         """True if there is anything to cut."""
         return bool(self._pieces)
+
+    @property
+    def oldest_s(self) -> float:
+        """When the first message came that is not cut; infinity where there is none."""
+        return self._pieces[0].arrived_s if self._pieces else math.inf
 
     def cut(self) -> Messages:
         """The next batch's messages: up to the grid's next line, or all that is there."""

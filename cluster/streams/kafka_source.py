@@ -5,7 +5,8 @@ fetching, decoding and the caller's learning overlap; the kernels of all three r
 
 Order. A bounded stream (each partition has an end offset) is cut on a fixed grid of `batch_records` and read round
 robin over the partitions in ascending order, whatever the timing of polls; `after_partition` continues a round that
-was interrupted. A live stream gives what is there: a short batch is only cut while the caller has nothing else to do.
+was interrupted. A live stream gives what is there: a short batch is only cut while the caller has nothing else to do,
+and once its first message has waited `batch_wait_s` for others.
 Its cuts and turns would be others in a second run, unless that is given those of the first as its plan.
 """
 
@@ -13,6 +14,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections import deque
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -59,6 +61,8 @@ class KafkaSource:
         the partition that gave the last batch before the interruption; None begins with the lowest.
     plan:
         batches of an earlier reading: taken first, in their order and with their cuts (checked by plans.check_plan).
+    batch_wait_s:
+        how long a live stream's messages wait here for a batch to be full.
 
     """
 
@@ -71,8 +75,10 @@ class KafkaSource:
         *,
         after_partition: int | None = None,
         plan: Sequence[BatchId] = (),
+        batch_wait_s: float = 0.0,
     ) -> None:
         self._config = config
+        self._batch_wait_s = batch_wait_s
         self._decoder = decoder
         self._buffers = [PartitionBuffer(p, *bounds[p], batch_records) for p in sorted(bounds)]
         self._by_partition = {buffer.partition: buffer for buffer in self._buffers}
@@ -167,7 +173,7 @@ class KafkaSource:
     def _decode_ahead(self) -> None:
         """Cut and decode while there is room; a live stream's short batch only if nothing else is waiting."""
         while not self._closed and len(self._ready) < READY_BATCHES_MAX:
-            cut = self._turns.cut(short=not self._ready)
+            cut = self._turns.cut(short=not self._ready, came_by_s=self._came_by_s())
             if cut is None:
                 return
             batch_id, messages = cut
@@ -178,14 +184,14 @@ class KafkaSource:
 
     def _fetch(self) -> None:
         """One poll; it does not wait while there is something to cut as soon as the caller takes a batch."""
-        could_cut = self._turns.can_cut(short=True)
+        could_cut = self._turns.can_cut(short=True, came_by_s=self._came_by_s())
         paused = self._pause_full()
         if paused < len(self._buffers):
             fetched = self._consumer.poll(
-                timeout_ms=0 if could_cut else int(self._config.poll_timeout_s * 1000)
+                timeout_ms=0 if could_cut else int(self._patience_s() * 1000)
             )
             for topic_partition, chunks in fetched.items():
-                self._by_partition[topic_partition.partition].add(chunks)
+                self._by_partition[topic_partition.partition].add(chunks, time.monotonic())
             self._note_positions()
             self._watch.look(answered=bool(fetched))
             if fetched:
@@ -195,7 +201,17 @@ class KafkaSource:
                 self._changed.wait_for(lambda: self._closed or self._can_cut(), WAIT_FOR_ROOM_S)
 
     def _can_cut(self) -> bool:
-        return len(self._ready) < READY_BATCHES_MAX and self._turns.can_cut(short=not self._ready)
+        room = len(self._ready) < READY_BATCHES_MAX
+        return room and self._turns.can_cut(short=not self._ready, came_by_s=self._came_by_s())
+
+    def _patience_s(self) -> float:
+        """How long a poll may take: until the first message that waits has waited long enough."""
+        left_s = min(buffer.oldest_s for buffer in self._buffers) - self._came_by_s()
+        return min(self._config.poll_timeout_s, max(left_s, 0.001))
+
+    def _came_by_s(self) -> float:
+        """Messages that came by now have waited long enough for others."""
+        return time.monotonic() - self._batch_wait_s
 
     def _pause_full(self) -> int:
         """Pause partitions that are full or fetched to their end, resume the half empty; returns how many pause."""

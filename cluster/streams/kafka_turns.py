@@ -5,6 +5,7 @@ Pure: it knows the buffers but neither client nor clock, so a given order of cal
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from typing import TYPE_CHECKING
 
@@ -60,13 +61,16 @@ class Turns:
         """True once a bounded stream has been cut to its end."""
         return not self._plan and all(buffer.done for buffer in self._buffers)
 
-    def can_cut(self, *, short: bool) -> bool:
+    def can_cut(self, *, short: bool, came_by_s: float = math.inf) -> bool:
         """True if `cut` would give a batch."""
-        return self._next_buffer(short=short) is not None
+        return self._next_buffer(came_by_s if short else -math.inf) is not None
 
-    def cut(self, *, short: bool) -> tuple[BatchId, Messages] | None:
-        """The next batch, if it is there; `short` lets a live stream's batch be cut where the data ends."""
-        buffer = self._next_buffer(short=short)
+    def cut(self, *, short: bool, came_by_s: float = math.inf) -> tuple[BatchId, Messages] | None:
+        """The next batch, if it is there.
+
+        `short` lets a live stream's batch be cut where the data ends, if its first message came by `came_by_s`.
+        """
+        buffer = self._next_buffer(came_by_s if short else -math.inf)
         if buffer is None:
             return None
         first_offset = buffer.next_offset
@@ -89,7 +93,7 @@ class Turns:
             )
         return waits
 
-    def _next_buffer(self, *, short: bool) -> PartitionBuffer | None:
+    def _next_buffer(self, came_by_s: float) -> PartitionBuffer | None:
         if self._plan:
             planned = self._by_partition[self._plan[0].partition]
             return planned if planned.holds_until(self._plan[0].next_offset) else None
@@ -98,5 +102,5 @@ class Turns:
             first = next((buffer for buffer in in_turn if not buffer.done), None)
             return first if first is not None and first.holds_batch else None
         return next((b for b in in_turn if b.holds_batch), None) or next(
-            (b for b in in_turn if short and b.holds_any), None
+            (b for b in in_turn if b.holds_any and b.oldest_s <= came_by_s), None
         )

@@ -128,7 +128,13 @@ def open_source(
         message_bytes_max=source.message_bytes_max,
     )
     return KafkaSource(
-        source, decoder, pipeline.batch_records, bounds, after_partition=after_partition, plan=plan
+        source,
+        decoder,
+        pipeline.batch_records,
+        bounds,
+        after_partition=after_partition,
+        plan=plan,
+        batch_wait_s=pipeline.batch_wait_s,
     )
 
 
