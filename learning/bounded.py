@@ -55,7 +55,12 @@ class BoundedTable:
     """
 
     def __init__(
-        self, width: int, policy: TablePolicy, *, birth: RowBirth | None = None, stamp_max: int = STAMP_NEVER - 1
+        self,
+        width: int,
+        policy: TablePolicy,
+        *,
+        birth: RowBirth | None = None,
+        stamp_max: int = STAMP_NEVER - 1,
     ) -> None:
         self._policy = policy
         self._keeps_all, self._tracks_use = policy.keeps_all, policy.tracks_use

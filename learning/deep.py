@@ -1,7 +1,7 @@
 """Deep models on mini-batches, by torch: embeddings in the sharded table, dense parameters in a table of their own.
 
-A model (learning/deep_models.py, or any torch.nn.Module of the pipeline's) reads each record as a bag of its keys' rows;
-its loss and its steps stand in learning/deep_training.py. Tables:
+A model (learning/deep_models.py, or any torch.nn.Module of the pipeline's) reads each record as a bag of its keys'
+rows; its loss and its steps stand in learning/deep_training.py. Tables:
 
     embeddings  of each key its own weight, its vector, and what the optimiser knows of them: Adagrad's sums or Adam's
                 moments, one for the whole vector. A new vector is hashed from (seed, key).
@@ -82,7 +82,9 @@ class Deep(DeepParameters):
         values = 1 + self.embedding
         birth = Birth.of(self.seed, "embeddings", self.birth_scale, 1, values)
         width = values + 2 if self.row_optimizer == "adagrad" else 2 * values + 3
-        return TableSpec("embeddings", width, birth=birth), TableSpec("dense", DENSE_WIDTH, birth=DenseBirth(self))
+        return TableSpec("embeddings", width, birth=birth), TableSpec(
+            "dense", DENSE_WIDTH, birth=DenseBirth(self)
+        )
 
     def keys(self, batch: Batch) -> tuple[NDArray[np.uint64], ...]:
         """Every entry but a second label has a row; all dense parameters belong to every batch."""
@@ -145,7 +147,9 @@ class Deep(DeepParameters):
         if self.negatives:
             # Within a step of n records, the k-th negative is the item of k records before, unless that is its own.
             records = np.arange(len(batch))
-            sizes = np.minimum(self.step_records, len(batch) - records // self.step_records * self.step_records)
+            sizes = np.minimum(
+                self.step_records, len(batch) - records // self.step_records * self.step_records
+            )
             others = (np.arange(1, self.negatives + 1) % sizes[:, None] != 0) * (labels > 0.0)
             labels = np.concatenate((labels, np.zeros(others.shape, np.float32)), 1)
             weights = np.concatenate((weights, weights / np.float32(self.negatives) * others), 1)

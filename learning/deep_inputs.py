@@ -1,6 +1,6 @@
 """What a torch model is given: the rows of a step's keys, and which of them each record has, with which values.
 
-A model is a torch.nn.Module that is made as `Model(embedding=16, **model_options)` and called as `forward(inputs)`; it
+A model is a torch.nn.Module that is made as `Model(embedding=8, **model_options)` and called as `forward(inputs)`; it
 returns logits, f32 (n,) or (n, tasks). Its parameters are all that it may learn: it must not have persistent buffers
 (running statistics), because only parameters travel between workers. It must not depend on the order of rows.
 """

@@ -26,7 +26,17 @@ if TYPE_CHECKING:
 
     from learning.deep_parameters import DeepParameters
 
-__all__ = ["BASE", "BLOCK", "DENSE_WIDTH", "HEAD", "DenseBirth", "DenseLayout", "Group", "layout_of", "modules_of"]
+__all__ = [
+    "BASE",
+    "BLOCK",
+    "DENSE_WIDTH",
+    "HEAD",
+    "DenseBirth",
+    "DenseLayout",
+    "Group",
+    "layout_of",
+    "modules_of",
+]
 
 BLOCK = 256
 DENSE_WIDTH = 1 + 3 * BLOCK
@@ -66,7 +76,9 @@ class DenseLayout:
             for name, start, end in _spans(group):
                 if name in values:
                     flat[start:end] = values[name].reshape(-1)
-            rows[group.first_block : group.first_block + group.blocks, 1 : 1 + BLOCK] = flat.reshape(-1, BLOCK)
+            rows[group.first_block : group.first_block + group.blocks, 1 : 1 + BLOCK] = flat.reshape(
+                -1, BLOCK
+            )
         return rows
 
     def unpack(self, rows: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:
@@ -119,8 +131,12 @@ def _layout(key: str, hidden: _Hidden) -> DenseLayout:
     head = _group([name for name in parameters if name not in based], parameters, base.blocks)
     blocks = [(g, block) for g, group in enumerate((base, head)) for block in range(group.blocks)]
     keys = np.array([value_key(_NAME, f"{g} {block}") for g, block in blocks], np.uint64)
-    made = DenseLayout((base, head), keys, np.zeros((len(keys), BLOCK), np.float32), _ROWS in of.base_parameters)
-    made.first[:] = made.pack({name: np.asarray(p, np.float32) for name, p in parameters.items()})[:, 1 : 1 + BLOCK]
+    made = DenseLayout(
+        (base, head), keys, np.zeros((len(keys), BLOCK), np.float32), _ROWS in of.base_parameters
+    )
+    made.first[:] = made.pack({name: np.asarray(p, np.float32) for name, p in parameters.items()})[
+        :, 1 : 1 + BLOCK
+    ]
     return made
 
 

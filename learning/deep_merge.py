@@ -6,7 +6,7 @@ become the end rows to the bit. Else, with O = p - p0 the way of the others and 
 Adagrad's rows, whose sums of squares a add: a' = a + ak - a0, and each way is what it would have been with all squares
 counted, the way of a step being as 1 over its root:
 
-    p' = p0 + r(a) / r(a') O + r(ak) / r(a') G;    r(x) = 1 + sqrt(x) for the weight, sqrt(x) for the vector
+    p' = p0 + r(a) / r(a') O + r(ak) / r(a') G;    r(x) = beta + sqrt(x), beta 1 for the weight and 0.03 for the vector
 
 On a new row, two equal walks so come to sqrt(2) of one; on one that has seen much, they add.
 
@@ -26,7 +26,10 @@ import math
 import numpy as np
 from numba import njit
 
-__all__ = ["merge_adagrad", "merge_adam", "merge_dense"]
+__all__ = ["VECTOR_BETA", "WEIGHT_BETA", "merge_adagrad", "merge_adam", "merge_dense"]
+
+WEIGHT_BETA, VECTOR_BETA = 1.0, 0.03
+"""What Adagrad adds to the root of its sums: first steps are small where gradients are."""
 
 _FIRST, _SECOND = 0.9, 0.999
 _TINY = 1e-30
@@ -34,10 +37,10 @@ _TINY = 1e-30
 
 @njit(cache=True, nogil=True, error_model="numpy", inline="always")
 def _same(a, i, b, j):  # noqa: ANN001, ANN202
+    same = True
     for c in range(a.shape[1]):
-        if a[i, c] != b[j, c]:
-            return False
-    return True
+        same &= a[i, c] == b[j, c]
+    return same
 
 
 @njit(cache=True, nogil=True, error_model="numpy", inline="always")
@@ -85,7 +88,7 @@ def merge_adagrad(rows, at, base, end, width):  # noqa: ANN001, ANN201
             first, last = (0, 1) if part == 0 else (1, width)
             of = width + part
             a0, a, ak = np.float64(base[k, of]), np.float64(rows[row, of]), np.float64(end[k, of])
-            beta = 1.0 if part == 0 else _TINY
+            beta = WEIGHT_BETA if part == 0 else VECTOR_BETA
             after = max(a + (ak - a0), 0.0)
             root = beta + math.sqrt(after)
             others, own = (beta + math.sqrt(a)) / root, (beta + math.sqrt(ak)) / root

@@ -63,9 +63,6 @@ class DeepFm(nn.Module):
     def __init__(self, embedding: int, hidden: tuple[int, ...], dropout: float, tasks: int = 1) -> None:
         super().__init__()
         self.layers = _Layers(2 * embedding, hidden, tasks, dropout)
-        import os
-        self.v=os.environ.get("XV","")
-        self.norm = nn.LayerNorm(2 * embedding) if "n" in self.v else nn.Identity()
         self.tasks = tasks
         if tasks > 1:
             self.shares = nn.Parameter(torch.ones(tasks))
@@ -75,13 +72,8 @@ class DeepFm(nn.Module):
         sums = inputs.sums()
         pooled = sums[:, 1:]
         pairs = 0.5 * (pooled**2 - inputs.squares())
-        if "c" in self.v:
-            c = inputs.counts()[:, None]
-            pooled, pairs = pooled / c.sqrt(), pairs / c
         shallow = sums[:, 0] + pairs.sum(1)
-        if "0" in self.v: shallow = sums[:, 0]
-        x = self.norm(torch.cat((pooled, pairs), 1))
-        deep: Tensor = self.layers(x)
+        deep: Tensor = self.layers(torch.cat((pooled, pairs), 1))
         if self.tasks == 1:
             return shallow + deep.squeeze(1)
         return shallow[:, None] * self.shares + deep
@@ -116,7 +108,8 @@ class TwoTower(nn.Module):
         return torch.stack((logits, *others), 1)
 
     def _logits(self, user_weight: Tensor, users: Tensor, item_weight: Tensor, items: Tensor) -> Tensor:
-        return self.bias + user_weight + item_weight + (users * items).sum(1) * self.scale
+        logits: Tensor = self.bias + user_weight + item_weight + (users * items).sum(1) * self.scale
+        return logits
 
 
 def build_model(of: DeepParameters) -> nn.Module:

@@ -25,17 +25,17 @@ class DeepParameters:
     """mlp, deepfm, two_tower, multi_task, or the dotted name of a torch.nn.Module."""
     model_options: dict[str, bool | int | float | str] = field(default_factory=dict)
     """What the constructor of a model by dotted name gets beside `embedding`."""
-    embedding: int = 16
+    embedding: int = 8
     """Columns of each key's vector."""
     hidden: tuple[int, ...] = (64, 32)
     """Widths of the hidden layers."""
     dropout: float = 0.0
-    step_records: int = 256
+    step_records: int = 128
     """Records to a gradient step; a batch is cut into as many as it takes."""
     dense_rate: float = 1e-3
     """Adam's rate for the dense parameters."""
     row_optimizer: Literal["adagrad", "adam"] = "adagrad"
-    row_rate: float = 0.05
+    row_rate: float = 0.01
     """Rate of the keys' vectors."""
     weight_rate: float = 0.1
     """Rate of the keys' own weights."""
@@ -65,7 +65,7 @@ class DeepParameters:
     threads: int = 1
     """Threads of torch on a CPU; results are the same to the bit only for the same number."""
     kappa: float = 1.0
-    """Strength with which walks of several workers are averaged where they point the same way. One worker: no effect."""
+    """Strength with which walks of several workers that point the same way are averaged. One worker: no effect."""
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -131,6 +131,8 @@ def _check_roles(of: DeepParameters) -> None:
     if of.model == "two_tower" and (not of.user or not of.item or of.user == of.item):
         raise ValueError(f"user and item should name two features, but are {of.user!r} and {of.item!r}")
     if (of.model == "multi_task") != bool(of.second_label):
-        raise ValueError("second_label names the feature that is the second label of multi_task, and of no other model")
+        raise ValueError(
+            "second_label names the feature that is the second label of multi_task, and of no other model"
+        )
     if of.negatives and of.model != "two_tower":
         raise ValueError(f"negatives are drawn by two_tower, not by {of.model}")

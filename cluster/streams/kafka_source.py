@@ -187,9 +187,7 @@ class KafkaSource:
         could_cut = self._turns.can_cut(short=True, came_by_s=self._came_by_s())
         paused = self._pause_full()
         if paused < len(self._buffers):
-            fetched = self._consumer.poll(
-                timeout_ms=0 if could_cut else int(self._patience_s() * 1000)
-            )
+            fetched = self._consumer.poll(timeout_ms=0 if could_cut else int(self._patience_s() * 1000))
             for topic_partition, chunks in fetched.items():
                 self._by_partition[topic_partition.partition].add(chunks, time.monotonic())
             self._note_positions()

@@ -13,6 +13,7 @@ from actors.shard import ParameterShard
 from cluster.local_store import DirectShards, LocalStore
 from cluster.store import ShardedStore
 from learning.admission import counts_of
+from learning.deep import Deep
 from learning.exchange import Moment
 from learning.factors import Factors
 from learning.ftrl import Ftrl
@@ -37,6 +38,7 @@ RECORDS, SIZE, INTERVAL = 3000, 50, 400
 FTRL = Ftrl(alpha=0.1, l1=0.2)
 FACTORS = Factors(factors=4)
 CHOICES = Factors(factors=4, feedback="implicit", negatives=3)
+DEEP = Deep(embedding=4, hidden=(8,), dropout=0.1, step_records=50)
 POLICIES: dict[str, TablePolicy] = {
     "exact": TablePolicy(admit_after=3, admission="exact", expire_after_records=600),
     "bloom": TablePolicy(admit_after=2, expire_after_records=400),
@@ -218,7 +220,7 @@ def _by_key(snapshot: OnDisk, name: str) -> dict[int, Any]:
 
 def records_for(learner: Learner, records: int, size: int, seed: int = 0) -> list[Batch]:
     """A stream in batches, each record produced a little earlier than the one before it."""
-    whole = stream(records, seed=seed) if isinstance(learner, Ftrl) else ratings(records, seed=seed)
+    whole = ratings(records, seed=seed) if isinstance(learner, Factors) else stream(records, seed=seed)
     return cut(replace(whole, produced_s=-0.01 * np.arange(records, dtype=np.float64)), size)
 
 
@@ -238,8 +240,10 @@ def undisturbed(learner: Learner, policies: dict[str, TablePolicy], batches: lis
         (FACTORS, {}),
         (FACTORS, {"items": POLICIES["exact"], "users": POLICIES["age"], "seen": POLICIES["bloom"]}),
         (CHOICES, {"users": POLICIES["age"]}),
+        (DEEP, {}),
+        (DEEP, {"embeddings": POLICIES["age"]}),
     ],
-    ids=["ftrl", "ftrl-exact", "ftrl-bloom", "ratings", "ratings-policies", "choices"],
+    ids=["ftrl", "ftrl-exact", "ftrl-bloom", "ratings", "ratings-policies", "choices", "deep", "deep-age"],
 )
 @pytest.mark.parametrize("in_flight", [1, 2])
 def test_a_job_that_crashes_again_and_again_ends_as_one_that_does_not(
@@ -256,7 +260,7 @@ def test_a_job_that_crashes_again_and_again_ends_as_one_that_does_not(
     job.assert_same(undisturbed(learner, policies, batches))
 
 
-@pytest.mark.parametrize("learner", [FTRL, FACTORS], ids=["ftrl", "ratings"])
+@pytest.mark.parametrize("learner", [FTRL, FACTORS, DEEP], ids=["ftrl", "ratings", "deep"])
 def test_one_process_goes_on_as_shards_and_shards_as_one_process(learner: Learner) -> None:
     """`jobs.train --local` and a cluster take turns on one run."""
     batches = records_for(learner, RECORDS, SIZE)
