@@ -7,6 +7,7 @@ in one place.
 from __future__ import annotations
 
 import dataclasses
+import importlib
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, Union, get_type_hints
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, create_model, model_validator
@@ -41,14 +42,26 @@ class LearnerConfig(Section):
     kind: str
 
     def build(self) -> Learner:
-        """The learner itself."""
+        """The learner itself, with the module imported that the pipeline file names; a recorded one imports nothing."""
         learner: Learner = LEARNERS[self.kind](**self.model_dump(exclude={"kind"}))
+        for module in getattr(learner, "imports", ()):
+            _import(module)
         return learner
 
     @model_validator(mode="after")
     def _accepted(self) -> Self:
         self.build()  # which refuses values that make no sense, in a sentence
         return self
+
+
+def _import(module: str) -> None:
+    try:
+        importlib.import_module(module)
+    except ImportError as error:
+        raise ValueError(
+            f"the module {module} that learner.model names cannot be imported ({error}); run from the folder in which "
+            "it lies, and on a cluster ship that folder with the job (working_dir)"
+        ) from error
 
 
 def _default(of: dataclasses.Field[Any]) -> Any:

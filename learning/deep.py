@@ -77,6 +77,16 @@ class Deep(DeepParameters):
         """Roles that are known only with the label."""
         return (self.second_label,) if self.second_label else ()
 
+    @property
+    def libraries(self) -> tuple[str, ...]:
+        """What a program that scores needs beside what all learners do."""
+        return ("torch",)
+
+    @property
+    def imports(self) -> tuple[str, ...]:
+        """The module of a model by dotted name; whoever trusts the pipeline imports it."""
+        return () if self.ready_made else (self.model.rpartition(".")[0],)
+
     def specs(self) -> tuple[TableSpec, ...]:
         """Rows of keys, and blocks of dense parameters."""
         values = 1 + self.embedding

@@ -49,8 +49,6 @@ class DeepParameters:
     second_label: str = ""
     """For multi_task: the feature that is the second task's label; it is no input."""
     second_weight: float = 1.0
-    base: str = ""
-    """What the tables of a new run begin with (cluster/warm_start.py); nothing here reads it."""
     base_parameters: tuple[str, ...] = ()
     """Dense parameters that are the base, by name or by what their names begin with; `rows`: all keys' rows."""
     freeze_updates: int = 0

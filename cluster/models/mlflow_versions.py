@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from cluster.models.model_files import read_manifest
+from cluster.models.model_layout import learner_of
 from cluster.models.points import metric_name
 from cluster.models.scorer import copy_code, requirements
 
@@ -53,7 +54,7 @@ def register_version(
     """Upload a model with the code that scores it, create its version and `crown` it."""
     manifest = read_manifest(request.folder)
     name = model_name(pipeline)
-    model = _upload(client, experiment_id, run_id, name, request.folder, manifest["records"])
+    model = _upload(client, experiment_id, run_id, name, request.folder, manifest)
     unless_it_exists(client.create_registered_model, name)
     tags = _version_tags(manifest, request)
     # The artifact location and not models:/<id>: a local registry would look that id up in the global tracking URI.
@@ -67,7 +68,9 @@ def register_version(
     return int(version.version)
 
 
-def _upload(client: Any, experiment_id: str, run_id: str, name: str, folder: Path, records: int) -> Any:
+def _upload(
+    client: Any, experiment_id: str, run_id: str, name: str, folder: Path, manifest: dict[str, Any]
+) -> Any:
     from mlflow import pyfunc
     from mlflow.entities import LoggedModelOutput
     from mlflow.models import Model
@@ -79,11 +82,11 @@ def _upload(client: Any, experiment_id: str, run_id: str, name: str, folder: Pat
         pyfunc.save_model(
             f"{scratch}/model", loader_module="cluster.models.scorer",
             data_path=str(folder), mlflow_model=described,
-            code_paths=[str(path) for path in copy_code(Path(scratch, "code"))], pip_requirements=requirements(),
+            code_paths=[str(path) for path in copy_code(Path(scratch, "code"))], pip_requirements=requirements(learner_of(manifest["pipeline"])),
         )  # fmt: skip
         client.log_model_artifacts(logged.model_id, f"{scratch}/model")
     client.finalize_logged_model(logged.model_id, "READY")
-    client.log_outputs(run_id, [LoggedModelOutput(logged.model_id, step=records)])
+    client.log_outputs(run_id, [LoggedModelOutput(logged.model_id, step=manifest["records"])])
     return logged
 
 

@@ -8,8 +8,9 @@ is a missing feature, and a feature that was never learnt changes nothing.
 
 from __future__ import annotations
 
-import re
+import ast
 import shutil
+from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,7 @@ from cluster.models.model_layout import learner_of
 from learning.batch import Batch, BatchId
 from learning.encoding import NumericEncoder
 from learning.keys import BIAS_KEY
-from learning.learner import TableRows
+from learning.learner import Learner, TableRows
 from learning.table import Table
 
 __all__ = ["Scorer", "ScorerError", "copy_code", "frame_to_batch", "requirements"]
@@ -35,7 +36,6 @@ __all__ = ["Scorer", "ScorerError", "copy_code", "frame_to_batch", "requirements
 _NO_FEATURES = frozenset({"id", "ts", "label", "weight"})
 _KINDS = {"as_numeric": AS_NUMERIC, "as_categorical": AS_CATEGORICAL, "ignore": IGNORED}
 _MESSAGE_ROWS = 65_536
-_OURS = re.compile(r"^from ((?:actors|cluster|learning)(?:\.\w+)*) import (\([^)]*|.*)", re.MULTILINE)
 
 
 class ScorerError(ValueError):
@@ -71,6 +71,10 @@ class Scorer:
             ScorerError: the frame holds what no message may hold (infinity, lists, text where a number is due).
 
         """
+        # What is known only with the label has no say in a prediction.
+        more = getattr(self._learner, "more_labels", ())
+        if more and isinstance(frame, pd.DataFrame):
+            frame = frame.assign(**{name: "" for name in more if name not in frame})
         predictions = self.score(frame_to_batch(frame, self._features, self._learner.roles))
         return pd.Series(predictions, index=frame.index, name="prediction", dtype="float64")
 
@@ -103,19 +107,31 @@ def copy_code(target: Path) -> list[Path]:
 
 
 def _imported(root: Path, code: str) -> set[Path]:
-    """Files of ours that code imports at run time: at the margin; indented imports are for the type checker."""
+    """Files of ours that code imports at run time, at the margin or inside of a function."""
     names = {
         name
-        for package, names in _OURS.findall(code)
-        for name in (package, *(f"{package}.{name}" for name in re.findall(r"\w+", names)))
+        for found in _imports(ast.parse(code))
+        for name in (found.module or "", *(f"{found.module}.{alias.name}" for alias in found.names))
     }
     files = {Path(f"{name.replace('.', '/')}.py") for name in names}
     return {file for file in files if (root / file).is_file()}
 
 
-def requirements() -> list[str]:
+def _imports(code: ast.AST) -> Iterator[ast.ImportFrom]:
+    """All `from ... import ...` but those for the type checker."""
+    for node in ast.iter_child_nodes(code):
+        if isinstance(node, ast.ImportFrom):
+            yield node
+        elif not (isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"):
+            yield from _imports(node)
+
+
+def requirements(learner: Learner) -> list[str]:
     """What scoring imports, pinned to what is installed: the versions under which this model was learnt."""
-    return [f"{name}=={version(name)}" for name in ("numpy", "numba", "pandas", "pyarrow", "orjson")]
+    experts = [getattr(expert, "learner", None) for expert in getattr(learner, "experts", ())]
+    more = {name for each in (learner, *experts) for name in getattr(each, "libraries", ())}
+    names = ("numpy", "numba", "pandas", "pyarrow", "orjson", *sorted(more))
+    return [f"{name}=={version(name).partition('+')[0]}" for name in names]
 
 
 def frame_to_batch(

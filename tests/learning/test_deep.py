@@ -196,7 +196,8 @@ class Plain(nn.Module):
         self.scale = scale
 
     def forward(self, inputs: Inputs) -> Tensor:
-        return self.scale * self.out(inputs.entries().new_zeros(1) + inputs.sums()[:, 1:]).squeeze(1)
+        logits: Tensor = self.out(inputs.entries().new_zeros(1) + inputs.sums()[:, 1:]).squeeze(1)
+        return self.scale * logits
 
 
 class Counting(nn.Module):
@@ -207,7 +208,8 @@ class Counting(nn.Module):
         self.norm = nn.BatchNorm1d(embedding)
 
     def forward(self, inputs: Inputs) -> Tensor:
-        return self.norm(inputs.sums()[:, 1:]).sum(1)
+        normal: Tensor = self.norm(inputs.sums()[:, 1:])
+        return normal.sum(1)
 
 
 @pytest.fixture
