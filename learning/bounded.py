@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from learning.birth import RowBirth
+    from learning.birth import RowBirth as Birth
     from learning.policy import TablePolicy
 
 __all__ = ["BoundedTable"]
@@ -55,12 +55,7 @@ class BoundedTable:
     """
 
     def __init__(
-        self,
-        width: int,
-        policy: TablePolicy,
-        *,
-        birth: RowBirth | None = None,
-        stamp_max: int = STAMP_NEVER - 1,
+        self, width: int, policy: TablePolicy, *, birth: Birth | None = None, stamp_max: int = STAMP_NEVER - 1
     ) -> None:
         self._policy = policy
         self._keeps_all, self._tracks_use = policy.keeps_all, policy.tracks_use

@@ -82,7 +82,8 @@ def _upload(
         pyfunc.save_model(
             f"{scratch}/model", loader_module="cluster.models.scorer",
             data_path=str(folder), mlflow_model=described,
-            code_paths=[str(path) for path in copy_code(Path(scratch, "code"))], pip_requirements=requirements(learner_of(manifest["pipeline"])),
+            code_paths=[str(path) for path in copy_code(Path(scratch, "code"))],
+            pip_requirements=requirements(learner_of(manifest["pipeline"])),
         )  # fmt: skip
         client.log_model_artifacts(logged.model_id, f"{scratch}/model")
     client.finalize_logged_model(logged.model_id, "READY")
