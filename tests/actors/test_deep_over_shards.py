@@ -78,5 +78,5 @@ def test_adams_walks_that_are_only_added_overshoot() -> None:
     """What kappa is for: four workers of 16 steps each, all from the same rows."""
     learner = replace(BY_ADAM, step_records=64)
     damped = together(learner, 4, 8192, 1024)
-    assert damped < 0.8 * together(replace(learner, kappa=0.0), 4, 8192, 1024)
+    assert damped < 0.95 * together(replace(learner, kappa=0.0), 4, 8192, 1024)
     assert damped < 0.69
