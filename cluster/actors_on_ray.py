@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import platform
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from actors.ports import LaunchError
 from actors.shard import ParameterShard
 from cluster.assembly import WorkerSpec, build_worker
 from cluster.parts import Preloaded, load_part, preload_part, write_shard
@@ -46,6 +49,7 @@ class ShardActor:
 
     def preload(self, run_url: str, tables: int) -> None:
         """Load a snapshot before the generation begins, which will begin at a later one."""
+        _check_shared(run_url)
         self._ahead = preload_part(self._pipeline, self._number, run_url, tables)
 
     def begin(self, moment: Moment, run_url: str, tables: int, pushed: int, held: bool) -> None:  # noqa: FBT001 - Ray's calls
@@ -53,6 +57,7 @@ class ShardActor:
         if held:
             self._held.resume(moment, pushed)
             return
+        _check_shared(run_url)
         self.warm()
         self._shard, ahead = None, self._ahead  # its memory is wanted for what is loaded
         self._ahead = None
@@ -78,6 +83,15 @@ class ShardActor:
     def _held(self) -> ParameterShard:
         assert self._shard is not None, f"shard {self._number} has not begun"
         return self._shard
+
+
+def _check_shared(run_url: str) -> None:
+    """Refuse a run's folder that this node does not see: what a shard writes there, nobody would find."""
+    if "://" not in run_url and not Path(run_url).is_dir():
+        raise LaunchError(
+            f"expected the run's folder {run_url} on node {platform.node()}, where a shard runs, but it is not there; "
+            "snapshots.path must be a folder that all nodes share, or a URL such as s3://bucket/runs"
+        )
 
 
 class WorkerActor:

@@ -6,26 +6,25 @@ from typing import TYPE_CHECKING, Any
 
 from actors.coordinator import Coordinator
 from cluster.actors_on_ray import ShardActor, WorkerActor
+from cluster.make_actors import Slot
 from cluster.remote import draining_nodes, end_actor, node_of
 from cluster.reserve import Reserve
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection
+    from collections.abc import Collection
 
     from cluster.config import Pipeline
+    from cluster.make_actors import ActorMaker
     from cluster.starts import Start
 
 __all__ = ["Crew"]
 
 
 class Crew:
-    """Shards, workers and the coordinator by their places, None where there is none.
+    """Shards, workers and the coordinator by their places, None where there is none."""
 
-    `make(class, cpus, arguments...)` makes an actor.
-    """
-
-    def __init__(self, make: Callable[..., Any]) -> None:
-        self._make = make
+    def __init__(self, maker: ActorMaker) -> None:
+        self._maker = maker
         self.shards: list[Any] = []
         self.workers: list[Any] = []
         self.coordinator: Any = None
@@ -47,20 +46,17 @@ class Crew:
     def prepare(self, pipeline: Pipeline, workers: int, leave: Collection[str]) -> Reserve:
         """Make what a generation of `pipeline` with so many workers needs beside the actors that are here.
 
-        None on the nodes `leave` is taken along. All shards are new where their number is another.
+        None on the nodes `leave` is taken along. All shards are new where their number is another. Raises LaunchError.
         """
         stay = {actor for actor in self.all() if not leave or node_of(actor) not in leave}
         shards = _fitted(self.shards, pipeline.cluster.shards)
-        old = [worker for worker in self.workers if worker in stay][:workers]
-        self.reserve = Reserve(
-            pipeline,
-            [
-                actor if actor in stay else self._make(ShardActor, 1, shard, pipeline)
-                for shard, actor in enumerate(shards)
-            ],
-            [*old, *[self._make(WorkerActor, 1) for _ in range(workers - len(old))]],
-            self.all(),
-        )
+        workers_here = [worker for worker in self.workers if worker in stay][:workers]
+        wanted = [
+            *_shard_slots(pipeline, [actor if actor in stay else None for actor in shards]),
+            *_worker_slots([*workers_here, *[None] * (workers - len(workers_here))]),
+        ]
+        actors = self._maker.fill(wanted, beside=self.all())
+        self.reserve = Reserve(pipeline, actors[: len(shards)], actors[len(shards) :], self.all())
         return self.reserve
 
     def let_in(self, start: Start) -> set[Any]:
@@ -84,16 +80,18 @@ class Crew:
         return here if start.tables == reserve.snapshot else set()
 
     def make_missing(self, start: Start) -> None:
-        """Make actors for the empty places. Shards of another number than this generation has are of no use to it."""
+        """Make actors for the empty places. Raises LaunchError.
+
+        Shards of another number than this generation has are of no use to it.
+        """
         pipeline = start.pipeline
         shards = _fitted(self.shards, pipeline.cluster.shards)
         workers = [*self.workers, *[None] * len(start.specs)][: len(start.specs)]
         self.keep([*shards, *workers, self.coordinator])
-        self.shards = [
-            actor or self._make(ShardActor, 1, shard, pipeline) for shard, actor in enumerate(shards)
-        ]
-        self.coordinator = self.coordinator or self._make(Coordinator, 0, start.plan)
-        self.workers = [actor or self._make(WorkerActor, 1) for actor in workers]
+        coordinator = Slot("coordinator", None, Coordinator, (start.plan,), self.coordinator)
+        actors = self._maker.fill([*_shard_slots(pipeline, shards), *_worker_slots(workers), coordinator])
+        self.shards, self.workers = actors[: len(shards)], actors[len(shards) : -1]
+        self.coordinator = actors[-1]
 
     def draining(self) -> set[str]:
         """Nodes that are about to go and have one of the actors."""
@@ -112,3 +110,11 @@ class Crew:
 def _fitted(shards: list[Any], count: int) -> list[Any]:
     """The shards, if they are so many; else empty places: one of so many holds other keys."""
     return shards if len(shards) == count else [None] * count
+
+
+def _shard_slots(pipeline: Pipeline, shards: list[Any]) -> list[Slot]:
+    return [Slot("shard", shard, ShardActor, (shard, pipeline), actor) for shard, actor in enumerate(shards)]
+
+
+def _worker_slots(workers: list[Any]) -> list[Slot]:
+    return [Slot("worker", worker, WorkerActor, (), actor) for worker, actor in enumerate(workers)]

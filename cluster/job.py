@@ -193,7 +193,7 @@ class _Job:
         view.starting()
         with console.status("compiling kernels (half a minute, the first time only)"):
             warm_up(pipeline.learner.build(), pipeline.policies().values())
-        with open_cluster(pipeline, local=local) as cluster:
+        with open_cluster(pipeline, self.named.name, local=local) as cluster:
             with console.status("opening the MLflow run"):
                 log.wait_opened(_MLFLOW_OPEN_TIMEOUT_S)
             book = VersionBook(self.named.url)

@@ -1,4 +1,4 @@
-"""Turns plain classes into Ray actors: the only place that does.
+"""The actors of a job on Ray: begun, watched, and ended.
 
 `RayCluster` is a context manager: on entry it starts or joins a Ray, on exit it ends every actor it made, and the Ray
 it started. `begin` starts the actors of a generation, those that still live included: it makes what is missing
@@ -19,9 +19,10 @@ import ray
 from actors.ports import LaunchError, StoreError
 from cluster.crew import Crew
 from cluster.ending import uninterrupted
+from cluster.make_actors import ActorMaker
 from cluster.ray_session import RaySession
 from cluster.recommend import Recommender
-from cluster.remote import RayShards, RemoteCoordinator, answers_of, ended, free_resources
+from cluster.remote import RayShards, RemoteCoordinator, answers_of, ended
 from cluster.snapshots.errors import SnapshotError
 
 if TYPE_CHECKING:
@@ -40,18 +41,17 @@ _PING_INTERVAL_S = 1.0
 _PING_TIMEOUT_S = 5.0
 _SILENCE_S = 20.0
 _END_TIMEOUT_S = 10.0
-_GROUPS = {"control": 1, "snapshots": 1}
-"""Threads beside the one that answers workers: for pings and counters, and for writing."""
 
 
 class RayCluster:
-    """The actors of one job on Ray."""
+    """The actors of one job on Ray; they are named after `run`, where there is one."""
 
-    def __init__(self, pipeline: Pipeline) -> None:
+    def __init__(self, pipeline: Pipeline, run: str | None = None) -> None:
         self._pipeline = pipeline
         self._call_timeout_s = pipeline.cluster.call_timeout_s
         self._session = RaySession(pipeline.cluster)
-        self.crew = Crew(self._actor)
+        self._maker = ActorMaker(pipeline.cluster, run or pipeline.run)
+        self.crew = Crew(self._maker)
         self._runs: list[Any] = []
         self._pings: dict[Any, tuple[Any, float]] = {}
         self._next_ping_s = 0.0
@@ -59,6 +59,7 @@ class RayCluster:
     def __enter__(self) -> Self:
         try:
             self._session.connect()
+            self._maker.on_own_ray = self._session.is_own
         except BaseException:
             self.close()
             raise
@@ -72,7 +73,7 @@ class RayCluster:
     def begin(self, start: Start) -> None:
         """Have every actor begin `start`; those that are missing or dead are made. Raises StoreError, SourceError."""
         crew, plan = self.crew, start.plan
-        if crew.coordinator is not None:
+        if crew.all():
             self._end_generation(start)
         held = crew.let_in(start)
         crew.make_missing(start)
@@ -125,30 +126,20 @@ class RayCluster:
         """Nodes that are about to go and have an actor of this job."""
         return self.crew.draining()
 
-    def _actor(self, plain: type, cpus: int, *arguments: object) -> Any:
-        options: dict[str, Any] = {
-            "max_restarts": 0,
-            "max_task_retries": 0,
-            "concurrency_groups": _GROUPS,
-            "scheduling_strategy": "SPREAD",
-        }
-        if self._session.is_own:  # its CPUs are as many as were asked for at first; who scales may want more
-            cpus = 0
-        made: Any = ray.remote(num_cpus=cpus, **options)(plain)
-        return made.remote(*arguments)
-
     def _control(self, actor: Any, method: str) -> Any:
         return getattr(actor, method).options(concurrency_group="control").remote()
 
     def _await_start(self, begun: list[Any], tables: int) -> None:
         """Wait (bounded) until every actor has its state and its kernels, and every worker its streams."""
         crew = self.crew
-        start_s = self._pipeline.cluster.actor_start_timeout_s
+        config = self._pipeline.cluster
+        start_s = config.actor_start_timeout_s + config.scale_up_timeout_s
         if waiting := self._waiting([self._control(actor, "ping") for actor in crew.all()], start_s):
             raise LaunchError(
-                f"expected {len(crew.shards)} shards and {len(crew.workers)} workers (1 CPU each) to start within "
-                f"{start_s:g} s, but {waiting} did not; free in the cluster: {free_resources()}; "
-                f"ask for fewer (cluster.shards, cluster.workers) or add nodes"
+                f"expected {len(crew.shards)} shards and {len(crew.workers)} workers to start within {start_s:g} s, "
+                f"but {waiting} did not; they ask for {self._maker.room()}; ask for fewer (cluster.shards, "
+                "cluster.workers), wait for other jobs, add nodes, or give an autoscaler longer "
+                "(cluster.scale_up_timeout_s)"
             )
         load_s = self._pipeline.snapshots.write_timeout_s if tables else 0.0
         if waiting := self._waiting(begun, start_s + load_s):

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 __all__ = ["open_cluster"]
 
 
-def open_cluster(pipeline: Pipeline, *, local: bool) -> AbstractContextManager[ClusterPort]:
+def open_cluster(pipeline: Pipeline, run: str, *, local: bool) -> AbstractContextManager[ClusterPort]:
     """Nothing is started before it is entered; Ray is imported only where it is used."""
     if local:
         from cluster.local import LocalCluster
@@ -26,4 +26,4 @@ def open_cluster(pipeline: Pipeline, *, local: bool) -> AbstractContextManager[C
         stay_on_loopback()
     from cluster.launch import RayCluster
 
-    return RayCluster(pipeline)
+    return RayCluster(pipeline, run)

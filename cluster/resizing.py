@@ -202,7 +202,10 @@ class Resizing:
             if leave := self._cluster.draining():
                 self._next_drain_s = now_s + _DRAIN_AGAIN_S
                 self._say(f"{_named(leave)} drains; what it has of the job moves to other nodes")
-                self._prepare(None, self._starter.sizes, leave)
+                try:
+                    self._prepare(None, self._starter.sizes, leave)
+                except StoreError as error:
+                    self._say(f"nothing moved away from {_named(leave)}: {error}")
 
     def _begin(self, request: ScaleRequest) -> None:
         before = self._starter.sizes

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -12,6 +13,7 @@ from rich.console import Console
 from cluster.config import PipelineError, load_pipeline
 from cluster.ending import ending
 from cluster.job import JobError, run_job
+from cluster.submitted import as_submitted
 from cluster.summary import saying_how_to_go_on, show_result
 
 
@@ -35,7 +37,7 @@ def main(
     console = Console()
     named = [] if run is None else [f"run={orjson.dumps(run).decode()}"]
     with ending(PipelineError, JobError), saying_how_to_go_on(console):
-        loaded = load_pipeline(pipeline, [*(overrides or []), *named])
+        loaded = as_submitted(load_pipeline(pipeline, [*(overrides or []), *named]), os.environ)
         show_result(run_job(loaded, console, local=local), console)
 
 

@@ -10,8 +10,10 @@ import pytest
 import ray
 
 from actors.ports import LaunchError, StoreError
+from cluster import make_actors
 from cluster.config import build_pipeline
 from cluster.launch import RayCluster
+from cluster.placement import Demand
 from cluster.remote import RemoteCoordinator
 from cluster.snapshots.errors import SnapshotError
 from learning.exchange import Moment
@@ -78,7 +80,7 @@ def test_ctrl_c_loses_no_command(monkeypatch: pytest.MonkeyPatch) -> None:
     [
         (4, True, [3, 10], r"and snapshot 4, within 10 s, but 1 have not; .* or snapshots\.write_timeout_s"),
         (0, True, [3, 3], r"kernels and streams within 3 s"),
-        (4, False, [3], "free in the cluster: CPU 2; ask for fewer"),
+        (4, False, [3], "ask for CPU 4 \\(there 0, free 2\\); ask for fewer"),
     ],
 )
 def test_a_large_snapshot_takes_its_time_to_load_and_a_full_cluster_is_told_at_once(
@@ -96,7 +98,10 @@ def test_a_large_snapshot_takes_its_time_to_load_and_a_full_cluster_is_told_at_o
     monkeypatch.setattr(ray, "wait", wait)
     monkeypatch.setattr(ray, "get", lambda *_, **__: None)
     monkeypatch.setattr(ray, "available_resources", lambda: {"CPU": 2.0})
+    monkeypatch.setattr(ray, "nodes", list)
+    monkeypatch.setattr(make_actors, "draining_nodes", set)
     cluster = cluster_of()
+    cluster._maker._demands = [Demand("shard", {"CPU": 1})] * 4
     monkeypatch.setattr(cluster, "_control", lambda *_: "ping")
     cluster.crew.coordinator = "made"
     with pytest.raises(LaunchError, match=reason):
