@@ -16,12 +16,14 @@ Messages out: none (workers and the supervisor ask).
 from __future__ import annotations
 
 import threading
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from actors.showing import event_of, groups_of
+from actors.status import PartitionStatus, Status, WorkerStatus
 from learning.coordination import Brain
 
 if TYPE_CHECKING:
+    from actors.showing import Groups
     from learning.job_messages import (
         Arrived,
         Command,
@@ -34,64 +36,9 @@ if TYPE_CHECKING:
         StopAsked,
     )
     from learning.job_state import JobPlan
-    from learning.learner import Metrics
-    from learning.metrics import DelayHistogram
+    from learning.worker_state import Arrays
 
-__all__ = ["Coordinator", "JobEvent", "PartitionStatus", "Status", "WorkerStatus"]
-
-
-@dataclass(frozen=True, slots=True)
-class WorkerStatus:
-    """One worker's progress in this generation."""
-
-    worker: int
-    partitions: tuple[int, ...]
-    records: int
-    dead: int
-    lag: int
-    finished: bool
-
-
-@dataclass(frozen=True, slots=True)
-class PartitionStatus:
-    """One partition: whose it is, its next offset, and the records behind that which are there (None: unknown)."""
-
-    partition: int
-    worker: int
-    offset: int | None
-    lag: int | None
-
-
-@dataclass(frozen=True, slots=True)
-class JobEvent:
-    """What people want to know of, when it happens: `kind` is one word (drift, rollback), `sentence` says it all."""
-
-    records: int
-    kind: str
-    sentence: str
-
-
-@dataclass(frozen=True, slots=True)
-class Status:
-    """The job's progress since its start; take the difference of two for a window.
-
-    `groups` has further figures, by group, row and name: {"experts": {"alpha 0.1": {"weight": 0.7}}}. Whatever stands
-    there is shown by jobs.status, recorded in MLflow and exported, without a change there. `events` are the last ones.
-    """
-
-    phase: str
-    generation: int
-    records: int
-    dead: int
-    lag: int
-    snapshots: int
-    metrics: Metrics
-    delays: DelayHistogram
-    pauses: DelayHistogram
-    workers: list[WorkerStatus]
-    partitions: list[PartitionStatus] = field(default_factory=list)
-    groups: dict[str, dict[str, dict[str, float]]] = field(default_factory=dict)
-    events: list[JobEvent] = field(default_factory=list)
+__all__ = ["Coordinator"]
 
 
 class Coordinator:
@@ -99,12 +46,14 @@ class Coordinator:
 
     def __init__(self, plan: JobPlan) -> None:
         self._lock = threading.Lock()
+        self._shown: tuple[Arrays, ...] = ()
+        self._groups_of: Groups = {}
         self.begin(plan)
 
     def begin(self, plan: JobPlan) -> None:
         """Begin a generation; what was to be done in the one before is forgotten."""
         with self._lock:
-            self._brain = Brain(plan)
+            self._plan, self._brain = plan, Brain(plan)
             self._commands: list[Command] = []
             self._forgotten = self._handed_out = 0
 
@@ -154,8 +103,16 @@ class Coordinator:
             return Status(
                 brain.phase.value, brain.moment.generation, brain.records, brain.dead, lag, brain.snapshots,
                 brain.metrics.copy(), brain.delays, brain.pauses, workers,
-                sorted(partitions, key=lambda p: p.partition),
+                sorted(partitions, key=lambda p: p.partition), self._groups(),
+                [] if brain.watching is None else [event_of(notice) for notice in brain.watching.notices],
             )  # fmt: skip
+
+    def _groups(self) -> Groups:
+        """Figures by group; made anew only once a worker has told something new."""
+        shown = tuple(self._brain.shown.values())
+        if not self._groups_of or any(a is not b for a, b in zip(shown, self._shown, strict=False)):
+            self._shown, self._groups_of = shown, groups_of(shown, self._brain.metrics, self._plan.names)
+        return self._groups_of
 
     def _handle(self, event: Event) -> Directive:
         with self._lock:

@@ -15,6 +15,7 @@ from actors.table_names import TableNames
 from learning.bounded import BoundedTable
 from learning.changes import CHUNK_ROWS
 from learning.keys import BIAS_KEY
+from learning.learner import Forgetting
 from learning.policy import TablePolicy
 
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from actors.ports import Layers, Sides, Tables
+    from learning.exchange import Moment
     from learning.learner import Learner
     from learning.table_state import TableChange, TableState
 
@@ -34,6 +36,7 @@ class Holding:
 
     def __init__(self, learner: Learner, policies: Mapping[str, TablePolicy] | None = None) -> None:
         self.lock = threading.RLock()
+        self._learner = learner
         self.specs = learner.specs()
         of_tables = [(policies or {}).get(spec.name, TablePolicy()) for spec in self.specs]
         self.keeps_all = [policy.keeps_all for policy in of_tables]
@@ -53,12 +56,37 @@ class Holding:
             return -1
         return int(self.tables[t].find(np.array([BIAS_KEY], np.uint64))[0])
 
-    def freeze(self, number: int, since: int) -> None:
-        """Begin snapshot `number` as the difference to snapshot `since` (0: whole), unless it has begun already."""
+    def freeze(self, moment: Moment) -> None:
+        """Begin the moment's snapshot, unless it has begun; then change rows as the moment says."""
         with self.lock:
-            if number > self.frozen:
-                self.frozen = number
-                self._sides = [table.freeze(number, since) for table in self.tables]
+            if moment.snapshot > self.frozen:
+                self.frozen = moment.snapshot
+                self._sides = [table.freeze(moment.snapshot, moment.since) for table in self.tables]
+                self._change(moment)
+
+    def _change(self, moment: Moment) -> None:
+        for t, kept in moment.changes:
+            table = self.tables[t]
+            keys, _, live = table.view()
+            numbers = np.flatnonzero(live)
+            for first in range(0, len(numbers), CHUNK_ROWS):
+                rows = numbers[first : first + CHUNK_ROWS]
+                table.changes.touch_old(rows)
+                table.rows[rows] = self._changed(t, kept, keys[rows], table.rows[rows])
+
+    def _changed(
+        self, t: int, kept: float, keys: NDArray[np.uint64], rows: NDArray[np.float32]
+    ) -> NDArray[np.float32]:
+        """Rows of table t that keep so much of their memory; below 0: as they are born."""
+        spec = self.specs[t]
+        if kept < 0.0:
+            rows[:] = 0.0
+            if spec.birth is not None:
+                spec.birth.fill(keys, rows)
+        elif isinstance(self._learner, Forgetting):
+            places = np.flatnonzero(keys == BIAS_KEY)
+            self._learner.forget(t, rows, int(places[0]) if len(places) else -1, kept)
+        return rows
 
     def part(self, rows_max: int = CHUNK_ROWS) -> HoldingPart:
         """What the last `freeze` froze, to be read once, in pieces of at most `rows_max` looked at."""
@@ -84,20 +112,27 @@ class Holding:
                 for t, (spec, table) in enumerate(zip(self.specs, self.tables, strict=True))
             }
 
-    def restore(self, tables: Tables, sides: Sides | None = None, number: int = 0) -> None:
-        """Replace the content by that of snapshot `number`; `sides`: what the tables knew beside their rows."""
+    def restore(self, tables: Tables, sides: Sides | None = None, moment: Moment | None = None) -> None:
+        """Replace the content by that of the moment's snapshot, and change rows as the moment says.
+
+        `sides`: what the tables knew beside their rows.
+        """
+        number = moment.snapshot if moment else 0
         with self.lock:
             for t, (spec, table) in enumerate(zip(self.specs, self.tables, strict=True)):
                 own = [part[spec.name] for part in sides or [] if part.get(spec.name)]
                 self.names.restore(t, table, tables[spec.name], own, number)
             self.frozen = number
+            if moment is not None:
+                self._change(moment)
 
-    def catch_up(self, layers: Layers, number: int) -> None:
-        """Go on to snapshot `number` from the older one that is the content; `layers`: differences, oldest first.
+    def catch_up(self, layers: Layers, moment: Moment) -> None:
+        """Go on to the moment's snapshot from the older one that is the content, and change rows as the moment says.
 
-        A layer has, by table, the changes of some shards' parts. It takes as long as they are large; for a table that
+        `layers`: differences, oldest first. A layer has, by table, the changes of some shards' parts. It takes as long as they are large; for a table that
         has a policy, as long as that table is large.
         """
+        number = moment.snapshot
         with self.lock:
             for t, spec in enumerate(self.specs):
                 of_table = [layer[spec.name] for layer in layers if layer.get(spec.name)]
@@ -105,6 +140,7 @@ class Holding:
                     self._catch_up(t, of_table, number)
                 self.tables[t].changes.restored(len(self.tables[t].rows), number)
             self.frozen = number
+            self._change(moment)
 
     def _catch_up(self, t: int, layers: list[list[TableChange]], number: int) -> None:
         table, changes = self.tables[t], [change for layer in layers for change in layer]

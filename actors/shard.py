@@ -184,7 +184,7 @@ class ParameterShard:
             )
         if moment.snapshot > self.held.frozen:
             self._frozen_pushes = self._pushes
-        self.held.freeze(moment.snapshot, moment.since)
+        self.held.freeze(moment)
 
     def part(self) -> HoldingPart:
         """The snapshot that has begun, to be read once, in any thread."""
@@ -206,12 +206,12 @@ class ParameterShard:
         Open pulls are forgotten. `pushed`: records that the job has learnt so far.
         """
         moment = moment or Moment(self._generation)
-        self.held.restore(tables, sides, moment.snapshot)
+        self.held.restore(tables, sides, moment)
         self._begin_at(moment, pushed)
 
     def catch_up(self, layers: Layers, moment: Moment, pushed: int) -> None:
         """Take in the differences from the snapshot that is here to the moment's, and begin its generation."""
-        self.held.catch_up(layers, moment.snapshot)
+        self.held.catch_up(layers, moment)
         self._begin_at(moment, pushed)
 
     def resume(self, moment: Moment, pushed: int) -> None:

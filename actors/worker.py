@@ -14,75 +14,31 @@ contained in the state.
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, NamedTuple
-
-import numpy as np
+from typing import TYPE_CHECKING
 
 from actors.ports import StaleGenerationError
+from actors.worker_parts import BarrierTimeoutError, Learnt, Pacing, Prepared, Tally, World
 from learning.exchange import Moment
 from learning.job_messages import Arrived, Directive, Reported
-from learning.metrics import DelayHistogram
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from numpy.typing import NDArray
-
-    from actors.ports import CoordinatorPort, DeadLetterPort, Decoded, ParameterStore, PredictionPort, Source
-    from learning.batch import Batch, BatchId
-    from learning.learner import Learner, Metrics
+    from learning.learner import Learner
+    from learning.observing import Observer
     from learning.worker_state import WorkerState
 
 __all__ = ["BarrierTimeoutError", "Worker", "World"]
 
 _BARRIER_POLL_S = 0.002
-
-
-class BarrierTimeoutError(Exception):
-    """A snapshot barrier was not lowered in time; the message says which."""
-
-
-@dataclass(frozen=True, slots=True)
-class World:
-    """Everything outside a worker, injected: streams, state, coordinator, and time."""
-
-    source: Source
-    store: ParameterStore
-    coordinator: CoordinatorPort
-    dead_letters: DeadLetterPort
-    predictions: PredictionPort | None
-    clock_s: Callable[[], float]
-    sleep: Callable[[float], None]
-
-
-@dataclass(slots=True)
-class _Tally:
-    """What has been acknowledged since the last report."""
-
-    metrics: Metrics
-    delays: DelayHistogram = field(default_factory=DelayHistogram)
-    dead: int = 0
-    batches: list[BatchId] = field(default_factory=list)
-    pauses_s: list[float] = field(default_factory=list)
-
-
-class _Prepared(NamedTuple):
-    """A batch as it was read, and as the learner sees it."""
-
-    decoded: Decoded
-    batch: Batch
-
-
-class _Learnt(NamedTuple):
-    """A batch whose push is not acknowledged yet."""
-
-    decoded: Decoded
-    predictions: NDArray[np.float64]
+_SHOW_INTERVAL_S = 2.0
+"""How often a worker tells what it knows by itself, for those who look."""
 
 
 class Worker:
-    """One worker of a job; belongs to one thread. `moment`: when its generation begins."""
+    """One worker of a job; belongs to one thread.
+
+    `moment`: when its generation begins. `observer`: what drift is told by; None: nobody watches. `lag_records`: how
+    far ahead of the coordinator a worker may be whose pace it may change (learning/watching.py); None: it never does.
+    """
 
     def __init__(
         self,
@@ -92,6 +48,8 @@ class Worker:
         world: World,
         moment: Moment = Moment(),  # noqa: B008 - a tuple of numbers
         *,
+        observer: Observer | None = None,
+        lag_records: int | None = None,
         pulls_in_flight_max: int = 2,
         poll_timeout_s: float = 0.05,
         report_interval_s: float = 0.05,
@@ -105,14 +63,17 @@ class Worker:
         self._poll_timeout_s = poll_timeout_s
         self._report_interval_s = report_interval_s
         self._reported_s = 0.0
-        self._tally = _Tally(learner.metrics())
+        self._shown_s = 0.0
+        self._tally = Tally(learner.metrics())
+        self._observer = observer
+        self._pacing = Pacing(worker, lag_records)
         self._barrier_timeout_s = barrier_timeout_s
         self._moment = moment
         self._directive = Directive(moment.snapshot, moment)
         world.store.advance(moment)
-        self._prepared: _Prepared | None = None
-        self._pulled: deque[_Prepared] = deque()
-        self._unacknowledged: deque[_Learnt] = deque()
+        self._prepared: Prepared | None = None
+        self._pulled: deque[Prepared] = deque()
+        self._unacknowledged: deque[Learnt] = deque()
         self._acknowledged = 0
 
     def run(self) -> None:
@@ -149,7 +110,7 @@ class Worker:
             self._pulled.append(self._prepared)
             self._prepared = None
 
-    def _prepare(self, timeout_s: float) -> _Prepared | None:
+    def _prepare(self, timeout_s: float) -> Prepared | None:
         """Poll, decode and encode a batch. The state then includes it, so none may be left over at a barrier."""
         if self._barrier_due() or self._directive.stop:
             return None
@@ -158,21 +119,29 @@ class Worker:
             return None
         if decoded.dead:
             self._world.dead_letters.write(decoded.dead)
-        return _Prepared(decoded, self._state.prepare(decoded.batch))
+        return Prepared(decoded, self._state.prepare(decoded.batch))
 
     def _learn(self) -> None:
         """Learn the oldest pulled batch. The next one is pulled before, so that its answer comes meanwhile."""
         store = self._world.store
         if self._prepared is None:
             self._prepared = self._prepare(0.0)
+        if not self._pacing.knows(self._directive):
+            self._settle()
         pulled = store.wait()
         decoded, batch = self._pulled.popleft()
         if self._prepared is not None and self._pulls_in_flight_max > 1:
             self._pull(0.0)
         self._acknowledge()
+        batch = self._pacing.paced(batch, self._directive)
+        observer, watched = self._observer, None
+        fresh = observer.fresh(pulled.tables, batch) if observer is not None else None
         predictions = self._learner.learn(pulled.tables, batch)
         store.push(pulled)
-        self._unacknowledged.append(_Learnt(decoded, predictions))
+        self._state.judge(predictions, batch)
+        if observer is not None and fresh is not None:
+            watched = observer.watched(decoded.batch, fresh, predictions)
+        self._unacknowledged.append(Learnt(decoded, predictions, watched))
         if self._world.predictions is not None:
             own = predictions if predictions.ndim == 1 else predictions[:, 0]
             self._world.predictions.write(batch, own, str(self._moment.snapshot))
@@ -188,24 +157,29 @@ class Worker:
         """Batches that the store holds for certain count as done, with their offsets; report when it is time."""
         now_s = self._world.clock_s()
         while self._acknowledged < self._world.store.acknowledged:
-            decoded, predictions = self._unacknowledged.popleft()
+            decoded, predictions, watched = self._unacknowledged.popleft()
             batch, tally = decoded.batch, self._tally
             self._learner.judge(tally.metrics, predictions, batch)
             tally.delays.update(now_s - batch.produced_s)
             tally.dead += len(decoded.dead)
             tally.batches.append(batch.batch_id)
+            if watched is not None:
+                tally.watched.append(watched)
             self._acknowledged += 1
         if self._tally.batches and now_s - self._reported_s >= self._report_interval_s:
             self._report()
 
     def _report(self) -> None:
-        tally, self._tally = self._tally, _Tally(self._learner.metrics())
+        tally, self._tally = self._tally, Tally(self._learner.metrics())
+        self._reported_s = now_s = self._world.clock_s()
+        shown = None
+        if now_s - self._shown_s >= _SHOW_INTERVAL_S:
+            shown, self._shown_s = self._state.shown(), now_s
         reported = Reported(
             self._worker, self._moment.generation, tally.metrics, tally.delays, tally.dead, tally.batches,
-            self._world.source.lags(), tally.pauses_s,
+            self._world.source.lags(), tally.pauses_s, tally.watched, shown,
         )  # fmt: skip
         self._heed(self._world.coordinator.report(reported))
-        self._reported_s = self._world.clock_s()
 
     def _heed(self, directive: Directive) -> None:
         """Take the newest directive. Raises StaleGenerationError if the job has gone back to a snapshot."""

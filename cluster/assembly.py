@@ -13,15 +13,23 @@ from cluster.streams.sinks import open_dead_letters, open_predictions
 from learning.batch import BatchId
 from learning.encoding import NumericEncoder
 from learning.exchange import Moment
+from learning.feature_stats import FeatureStats
+from learning.keys import name_key
+from learning.learner import experts_of
+from learning.losses import loss_max_of
+from learning.observing import Observer, series_of
+from learning.slices import Slices
+from learning.watching import WatchPlan
 from learning.worker_state import WorkerState
 
 if TYPE_CHECKING:
     from actors.ports import CoordinatorPort, ParameterStore
     from cluster.config import Pipeline
-    from learning.learner import Learner
     from learning.worker_state import Arrays
 
-__all__ = ["WorkerSpec", "build_state", "build_worker", "wanted_records"]
+__all__ = ["WorkerSpec", "build_state", "build_worker", "feature_names", "wanted_records", "watch_plan"]
+
+_LAG_BATCHES = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,10 +51,40 @@ class WorkerSpec:
     """What a replay begins with: these batches, in this order."""
 
 
-def wanted_records(learner: Learner) -> dict[str, Any]:
-    """What a learner demands of every record, as sources take it."""
+def wanted_records(pipeline: Pipeline) -> dict[str, Any]:
+    """What a pipeline demands of every record, as sources take it."""
+    learner = pipeline.learner.build()
     label_min, label_max = learner.label_range
-    return {"label_min": label_min, "label_max": label_max, "roles": learner.roles}
+    return {
+        "label_min": label_min,
+        "label_max": label_max,
+        "roles": learner.roles,
+        "slice_feature": pipeline.slices.feature,
+    }
+
+
+def watch_plan(pipeline: Pipeline) -> WatchPlan | None:
+    """How a job of the pipeline watches drift; None: not at all."""
+    drift, learner = pipeline.drift, pipeline.learner.build()
+    if not drift.enabled:
+        return None
+    return WatchPlan(
+        drift.detector.build(),
+        series_of(drift.features),
+        drift.settings(loss_max_of(learner)),
+        drift.lag_records or _LAG_BATCHES * pipeline.batch_records,
+        drift.reactions_on("drift"),
+        drift.reactions_on("warning"),
+        tuple(range(len(learner.specs()))),
+        experts_of(learner),
+    )
+
+
+def feature_names(pipeline: Pipeline) -> dict[int, str]:
+    """Names by key of the features that the pipeline names; of a file these are all."""
+    features = pipeline.features
+    named = [*features.as_numeric, *features.as_categorical, *pipeline.drift.features]
+    return {int(name_key(name)): name for name in (*named, *pipeline.learner.build().roles)}
 
 
 def build_state(pipeline: Pipeline) -> WorkerState:
@@ -54,24 +92,34 @@ def build_state(pipeline: Pipeline) -> WorkerState:
 
     Its encoder is none to speak of where the learner wants none.
     """
-    if not pipeline.learner.build().encodes:
-        return WorkerState(NumericEncoder(standardize=False, bins_per_sd=0.0))
-    return WorkerState(NumericEncoder(**pipeline.features.numeric.model_dump()))
+    learner, numeric = pipeline.learner.build(), pipeline.features.numeric
+    encoder = NumericEncoder(**numeric.model_dump())
+    if not learner.encodes:
+        encoder = NumericEncoder(standardize=False, bins_per_sd=0.0)
+    wanted, kept = pipeline.slices, pipeline.statistics
+    slices = None
+    implicit = getattr(learner, "feedback", "explicit") == "implicit"  # a choice has no label of its own
+    if (wanted.partitions or wanted.feature is not None) and not implicit:
+        kind: Any = type(learner.metrics())
+        slices = Slices(kind, wanted.values_max, wanted.window_records)
+    statistics = FeatureStats(kept.features_max) if kept.enabled else None
+    return WorkerState(encoder, statistics, slices)
 
 
 def build_worker(spec: WorkerSpec, store: ParameterStore, coordinator: CoordinatorPort) -> Worker:
     """Open the worker's streams and put it together. Raises SourceError if the stream cannot be read."""
     pipeline = spec.pipeline
     learner = pipeline.learner.build()
-    kept = tuple(learner.named.values())
+    drift, watch = pipeline.drift, watch_plan(pipeline)
     world = World(
         source=open_source(
             pipeline,
             spec.bounds,
-            kept_roles=kept,
+            kept_roles=tuple(learner.named.values()),
+            want_features=pipeline.statistics.enabled or bool(drift.enabled and drift.features),
             after_partition=spec.turn,
             plan=spec.batches,
-            **wanted_records(learner),
+            **wanted_records(pipeline),
         ),
         store=store,
         coordinator=coordinator,
@@ -89,5 +137,7 @@ def build_worker(spec: WorkerSpec, store: ParameterStore, coordinator: Coordinat
         state,
         world,
         spec.moment,
+        observer=Observer(learner, drift.features) if watch is not None else None,
+        lag_records=watch.lag_records if watch is not None and watch.paced else None,
         pulls_in_flight_max=pipeline.cluster.pulls_in_flight_max,
     )

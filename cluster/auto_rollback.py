@@ -73,6 +73,7 @@ class AutoRollback:
         self._thread: threading.Thread | None = None
         self._pinned: set[int] = set()
         self.comparisons = 0
+        self._wanted = False
 
     def needed(self) -> set[int]:
         """Snapshots that must stay until they were compared."""
@@ -82,11 +83,17 @@ class AutoRollback:
         """A generation begins: compared from now on are snapshots of its own, with higher numbers."""
         self._present, self._behind = None, number
 
+    def compare_next(self) -> None:
+        """Compare once, whether or not that is done by itself: on the records behind the next snapshot."""
+        self._wanted = True
+        if not self._pipeline.rollback.automatic:
+            self._present = None
+
     def look(self, newest: SnapshotManifest | None) -> None:
         """Begin a comparison, if enough was learnt since the last one; returns at once."""
         if newest is None or newest.number <= self._behind:
             return
-        if not self._pipeline.rollback.automatic or self._busy:
+        if not (self._pipeline.rollback.automatic or self._wanted) or self._busy:
             return
         present = self._present
         if present is None:
@@ -94,7 +101,7 @@ class AutoRollback:
         elif newest.records - present.records >= self._pipeline.rollback.records:
             older = self._older_than(present)
             self._pinned = {present.number, newest.number, *older}
-            self._present = newest
+            self._present, self._wanted = newest, False
             self._thread = threading.Thread(
                 target=self._compare_aloud,
                 args=(present, newest, older),
@@ -182,7 +189,7 @@ def compare(
 def _read(pipeline: Pipeline, present: SnapshotManifest, newest: SnapshotManifest) -> list[Batch]:
     """The first `rollback.records` records behind a snapshot, as they were decoded."""
     bounds = {p: (present.offsets.get(p, 0), end) for p, end in newest.offsets.items()}
-    source = open_source(pipeline, bounds, **wanted_records(pipeline.learner.build()))
+    source = open_source(pipeline, bounds, **wanted_records(pipeline))
     batches: list[Batch] = []
     left, until_s = pipeline.rollback.records, time.monotonic() + _READ_TIMEOUT_S
     try:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 if TYPE_CHECKING:
     from collections.abc import Collection
 
-    from actors.coordinator import Status
+    from actors.status import Status
     from cluster.config import Pipeline
     from cluster.snapshots.file_entry import PartFiles
     from cluster.starts import Start

@@ -22,6 +22,7 @@ from cluster.config_learners import (
     TablePolicyConfig,
     default_learner,
 )
+from cluster.config_watch import DriftConfig, SlicesConfig, StatisticsConfig
 from learning.policy import TablePolicy
 
 __all__ = [
@@ -192,6 +193,9 @@ class Pipeline(Section):
     snapshots: SnapshotsConfig = SnapshotsConfig()
     recovery: RecoveryConfig = RecoveryConfig()
     rollback: RollbackConfig = RollbackConfig()
+    drift: DriftConfig = DriftConfig()
+    slices: SlicesConfig = SlicesConfig()
+    statistics: StatisticsConfig = StatisticsConfig()
     predictions: PredictionsConfig = PredictionsConfig()
     dead_letters: DeadLettersConfig = DeadLettersConfig()
     mlflow: MlflowConfig = MlflowConfig()
@@ -204,6 +208,7 @@ class Pipeline(Section):
             msg = f"tables.{unknown[0]}: the learner {self.learner.kind} has no such table, but {', '.join(names)}"
             raise ValueError(msg)
         self.policies()
+        self.drift.check(self.learner.build())
         if self.rollback.automatic and getattr(self.learner, "feedback", "explicit") == "implicit":
             msg = "rollback.automatic: choices have no label on which models could be compared; leave it off"
             raise ValueError(msg)

@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any
 import yaml
 from pydantic import BaseModel, ValidationError
 
+from learning.drift import DETECTORS
 from learning.learners import LEARNERS
+from learning.reactions import REACTIONS
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -17,7 +19,12 @@ if TYPE_CHECKING:
 __all__ = ["PipelineError", "explain", "read_yaml", "with_overrides"]
 
 
-_KINDS = {"source": ("kafka", "file"), "learner": tuple(LEARNERS)}
+_KINDS = {
+    "source": ("kafka", "file"),
+    "learner": tuple(LEARNERS),
+    "drift.detector": tuple(DETECTORS),
+    "drift.reactions": tuple(REACTIONS),
+}
 _TAGS = [kind for kinds in _KINDS.values() for kind in kinds]
 """Steps of an error's place that stand in no file: pydantic names the kind that it took."""
 
@@ -100,7 +107,8 @@ def _sentence(problem: Any, model: type[BaseModel], origin: str) -> str:
             if problem["type"] == "union_tag_invalid"
             else "but is missing"
         )
-        kinds = " or ".join(_KINDS.get(key, _TAGS))
+        known = _KINDS.get(".".join(step for step in steps if not step.isdecimal()), _TAGS)
+        kinds = " or ".join(known)
         return f"{origin}: the key {key}.kind should be {kinds}, {came}"
     came = "" if isinstance(problem["input"], dict) else f", but came {problem['input']!r}"
     reason = problem["msg"].removeprefix("Value error, ")

@@ -25,6 +25,7 @@ __all__ = [
     "Section",
     "TablePolicyConfig",
     "default_learner",
+    "section_of",
 ]
 
 DEFAULT_LEARNER = "ftrl"
@@ -70,7 +71,7 @@ def _default(of: dataclasses.Field[Any]) -> Any:
     return of.default if made is dataclasses.MISSING else Field(default_factory=made)
 
 
-def _section_of(fields_of: type, base: type[Section], name: str, **more: Any) -> Any:
+def section_of(fields_of: type, base: type[Section], name: str, **more: Any) -> Any:
     """A section whose keys, types and defaults are the fields of a dataclass."""
     hints = get_type_hints(fields_of)
     keys: dict[str, Any] = {f.name: (hints[f.name], _default(f)) for f in dataclasses.fields(fields_of)}
@@ -78,7 +79,7 @@ def _section_of(fields_of: type, base: type[Section], name: str, **more: Any) ->
 
 
 _LEARNER_SECTIONS = {
-    kind: _section_of(learner, LearnerConfig, f"{learner.__name__}Config", kind=(Literal[kind], kind))
+    kind: section_of(learner, LearnerConfig, f"{learner.__name__}Config", kind=(Literal[kind], kind))
     for kind, learner in LEARNERS.items()
 }
 
@@ -95,7 +96,7 @@ else:
         Union[tuple(Annotated[section, Tag(kind)] for kind, section in _LEARNER_SECTIONS.items())],  # noqa: UP007 - made here
         Discriminator(_kind_of_learner),
     ]
-    TablePolicyConfig = _section_of(TablePolicy, Section, "TablePolicyConfig")
+    TablePolicyConfig = section_of(TablePolicy, Section, "TablePolicyConfig")
 
 
 def default_learner() -> LearnerConfig:

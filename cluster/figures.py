@@ -10,7 +10,7 @@ import numpy as np
 from learning.staleness import StalenessHistogram
 
 if TYPE_CHECKING:
-    from actors.coordinator import Status
+    from actors.status import Status
 
 __all__ = ["Figures", "metric_points", "staleness_of"]
 

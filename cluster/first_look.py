@@ -74,7 +74,7 @@ class FirstLook:
 
     @staticmethod
     def _described(pipeline: Pipeline) -> dict[int, Bounds]:
-        return describe_source(pipeline, **wanted_records(pipeline.learner.build()))
+        return describe_source(pipeline, **wanted_records(pipeline))
 
     def _noted(self) -> dict[int, Bounds] | None:
         if _NAME not in self._place.sizes():

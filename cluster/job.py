@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
     from rich.console import Console
 
-    from actors.coordinator import Status
+    from actors.status import Status
     from cluster.cluster_port import ClusterPort
     from cluster.config import Pipeline
     from cluster.figures import Figures
@@ -129,7 +129,7 @@ def resolved(pipeline: Pipeline) -> Pipeline:
     source = pipeline.source
     if source.kind != "file":
         return pipeline
-    schema = schema_of(source, pipeline.features, **wanted_records(pipeline.learner.build()))
+    schema = schema_of(source, pipeline.features, **wanted_records(pipeline))
     features = schema.as_config(pipeline.features.numeric)
     return pipeline.model_copy(
         update={"features": features.model_copy(update={"ignore": pipeline.features.ignore})}

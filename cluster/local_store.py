@@ -104,7 +104,7 @@ class LocalStore:
 
     def freeze(self, moment: Moment) -> None:
         """Begin the moment's snapshot, if it has not begun."""
-        self.held.freeze(moment.snapshot, moment.since)
+        self.held.freeze(moment)
 
     def part(self) -> HoldingPart:
         """The snapshot that has begun, to be read once, in any thread."""
@@ -114,7 +114,7 @@ class LocalStore:
         self, tables: Tables, sides: Sides | None = None, moment: Moment | None = None, pushed: int = 0
     ) -> None:
         """Replace the content by that of the moment's snapshot."""
-        self.held.restore(tables, sides, moment.snapshot if moment else 0)
+        self.held.restore(tables, sides, moment)
         self._biases = [self._bias(t) for t in range(len(self._tables))]
 
     def status(self) -> dict[str, Any]:

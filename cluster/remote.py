@@ -14,7 +14,7 @@ from learning.job_messages import Directive
 from learning.wire import pack_call, unpack_answer
 
 if TYPE_CHECKING:
-    from actors.coordinator import Status
+    from actors.status import Status
     from learning.exchange import Moment, Pull, Push
     from learning.job_messages import Arrived, Command, Event, Reported
     from learning.questions import Question

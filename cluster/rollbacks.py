@@ -66,6 +66,11 @@ class Rollbacks:
         if self._automatic is not None:
             self._automatic.look(newest)
 
+    def compare_next(self) -> None:
+        """Have older versions compared with the present model once, whether or not that is done by itself."""
+        if self._automatic is not None:
+            self._automatic.compare_next()
+
     def due(
         self, coordinator: CoordinatorControl, records: int, settled: SnapshotWritten | SnapshotFailed | None
     ) -> bool:

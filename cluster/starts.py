@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from actors.ports import SourceError
-from cluster.assembly import WorkerSpec, build_state
+from cluster.assembly import WorkerSpec, build_state, feature_names, watch_plan
 from cluster.first_look import FirstLook
 from cluster.same_run import check_partitions, check_same
 from cluster.sizes import Sizes, as_scaled
@@ -200,7 +200,7 @@ class Starter:
         same = len(workers) == len(shares)
         plan = JobPlan(
             shares, state, self._next_generation(), *disk, pipeline.snapshots.interval_records,
-            pipeline.snapshots.deltas_max, pipeline.records_max,
+            pipeline.snapshots.deltas_max, pipeline.records_max, watch_plan(pipeline), feature_names(pipeline),
         )  # fmt: skip
         dealt = _dealt(pipeline, workers, len(shares))
         specs = [

@@ -17,6 +17,7 @@ from cluster.patience import PAUSE_MAX_S, WAITED_FOR, GaveUpError, Patience
 from cluster.snapshots.errors import SnapshotDamagedError, SnapshotError, SupersededError
 from cluster.snapshots.writing import SnapshotWriter
 from learning.job_messages import (
+    CompareVersions,
     EndJob,
     SnapshotAsked,
     SnapshotFailed,
@@ -28,7 +29,7 @@ from learning.job_messages import (
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from actors.coordinator import Status
+    from actors.status import Status
     from cluster.cluster_port import ClusterPort
     from cluster.config import Pipeline
     from cluster.resizing import Resizing
@@ -228,6 +229,9 @@ class Supervisor:
                         for partition, end in start.ends.items()
                     )
                     self._writer.begin(start, command, {"finished": finished})
+                case CompareVersions():
+                    if self._rollbacks is not None:
+                        self._rollbacks.compare_next()
                 case EndJob():
                     return True
         return False

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from learning.pace import CALM, Pace
 from learning.slice_values import SliceValues
 from learning.texts import TextColumn
 
@@ -63,6 +64,7 @@ class Batch:
         slices: each record's value of the feature by which metrics are sliced; None where they are not.
         given: f64 (n, R), predictions of experts that live outside the tables, each made before its record's label
             was used; None where there are none.
+        pace: how fast it is to be learnt (learning/pace.py).
 
     """
 
@@ -81,6 +83,7 @@ class Batch:
     features: NDArray[np.uint64] | None = None
     slices: SliceValues | None = None
     given: NDArray[np.float64] | None = None
+    pace: Pace = CALM
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -124,7 +127,7 @@ class Batch:
         starts = np.cumsum([0] + [part.entries for part in parts[:-1]])
         offsets = [part.offsets[:-1] + start for part, start in zip(parts, starts, strict=True)]
         offsets.append(np.array([sum(part.entries for part in parts)], np.int64))
-        columns = {
+        columns: dict[str, Any] = {
             name: np.concatenate([getattr(part, name) for part in parts])
             for name in (
                 "keys",

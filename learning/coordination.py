@@ -17,7 +17,7 @@ The last snapshot is taken the same way, when all workers have finished; `EndJob
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -26,6 +26,7 @@ from learning.exchange import Moment
 from learning.job_messages import (
     Arrived,
     Command,
+    CompareVersions,
     Directive,
     EndJob,
     Event,
@@ -36,11 +37,15 @@ from learning.job_messages import (
     StopAsked,
     TakeSnapshot,
 )
+from learning.job_parts import Disk, WorkerShare
 from learning.job_state import JobPlan, JobState
 from learning.metrics import DelayHistogram
+from learning.watching import Watching
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+    from learning.worker_state import Arrays
 
 __all__ = ["Brain", "Phase", "WorkerShare", "assign"]
 
@@ -57,29 +62,6 @@ class Phase(enum.Enum):
     ENDED = "ended"
 
 
-@dataclass(slots=True)
-class WorkerShare:
-    """What one worker has done in this generation; `arrived` is its latest barrier message."""
-
-    partitions: tuple[int, ...]
-    records: int = 0
-    dead: int = 0
-    batches: int = 0
-    lags: dict[int, int] = field(default_factory=dict)
-    """Records not yet read of each partition, where that is known."""
-    arrived: Arrived | None = None
-
-    @property
-    def lag(self) -> int:
-        """Records not yet read, as far as that is known."""
-        return sum(self.lags.values())
-
-    @property
-    def finished(self) -> bool:
-        """True once it has sent its last message."""
-        return self.arrived is not None and self.arrived.finished
-
-
 def assign(partitions: list[int], workers: int) -> list[tuple[int, ...]]:
     """Partitions dealt to workers in turn: fixed for the life of a job, each to one worker, none without one.
 
@@ -88,28 +70,6 @@ def assign(partitions: list[int], workers: int) -> list[tuple[int, ...]]:
     dealt = sorted(partitions)
     count = min(workers, len(dealt))
     return [tuple(dealt[worker::count]) for worker in range(count)]
-
-
-@dataclass(slots=True)
-class _Disk:
-    """What lies on disk, as far as it decides whether a snapshot is whole or a difference."""
-
-    since: int
-    deltas: int
-    whole_bytes: int = 0
-    delta_bytes: int = 0
-
-    def written(self, number: int, since: int, size_bytes: int) -> None:
-        if since:
-            self.deltas, self.delta_bytes = self.deltas + 1, self.delta_bytes + size_bytes
-        else:
-            self.deltas, self.whole_bytes, self.delta_bytes = 0, size_bytes, 0
-        self.since = number
-
-    def next_since(self, deltas_max: int) -> int:
-        """The snapshot to which the next one is a difference; 0: it is whole, so that the chain stays short."""
-        longer = self.whole_bytes and self.delta_bytes > self.whole_bytes
-        return 0 if self.deltas >= deltas_max or longer else self.since
 
 
 class Brain:
@@ -124,12 +84,17 @@ class Brain:
         self.moment = plan.moment
         self._plan = plan
         self._offsets, self._turns = dict(plan.start.offsets), dict(plan.start.turns)
-        self._disk = _Disk(plan.since, plan.deltas)
+        self._disk = Disk(plan.since, plan.deltas)
         self._journal: list[tuple[int, int, int, int]] = []
         self._journal_written: list[tuple[int, int, int, int]] = []
         self._snapshot_at = plan.start.records
         self._asked, self._stop = False, self._read_enough()
         self._writing = 0
+        self._compare = False
+        self.watching = Watching(plan.watch, plan.start.watch, len(self.workers)) if plan.watch else None
+        self._renewed = plan.start.renewed
+        self.shown: dict[int, Arrays] = dict(plan.start.workers)
+        """By worker, the newest that it has told of what it knows by itself."""
 
     @property
     def records(self) -> int:
@@ -155,7 +120,11 @@ class Brain:
     def directive(self) -> Directive:
         """What every worker is to do now."""
         waiting = self.phase is Phase.BARRIER
-        return Directive(self.snapshots + waiting, self.moment, self._stop)
+        barrier = self.snapshots + waiting
+        if self.watching is None:
+            return Directive(barrier, self.moment, self._stop)
+        heard, raises = dict(self.watching.heard), dict(self.watching.raises)
+        return Directive(barrier, self.moment, self._stop, heard, raises, self._renewed)
 
     def handle(self, event: Event) -> list[Command]:
         """Take one event into the state; returns the commands that follow from it, in order."""
@@ -166,6 +135,7 @@ class Brain:
             case Arrived():
                 if event.generation == self._plan.generation:
                     self.workers[event.worker].arrived = event
+                    self.shown[event.worker] = event.state
             case SnapshotWritten() | SnapshotFailed():
                 return self._settle(event)
             case SnapshotAsked():
@@ -189,17 +159,25 @@ class Brain:
         self.delays += event.delays
         self.pauses.update(np.array(event.pauses_s))
         self._stop |= self._read_enough()
+        if event.shown is not None:
+            self.shown[event.worker] = event.shown
+        if self.watching is not None:
+            snapshot, compare = self.watching.see(event.worker, event.watched)
+            self._asked |= snapshot
+            self._compare |= compare
 
     def _read_enough(self) -> bool:
         return self._plan.records_max is not None and self.records >= self._plan.records_max
 
     def _go_on(self) -> list[Command]:
         """Raise a barrier that is due, and take the snapshot once all stand at it."""
+        compare: list[Command] = [CompareVersions()] if self._compare else []
+        self._compare = False
         if self.phase is Phase.LEARNING and not self._writing and self._due():
             self.phase, self._asked = Phase.BARRIER, False
         if self.phase is Phase.BARRIER and all(self._stands(worker) for worker in self.workers):
-            return [self._take_snapshot()]
-        return []
+            return [*compare, self._take_snapshot()]
+        return compare
 
     def _due(self) -> bool:
         if all(worker.finished for worker in self.workers):
@@ -215,13 +193,18 @@ class Brain:
     def _take_snapshot(self) -> TakeSnapshot:
         final = all(worker.finished for worker in self.workers)
         number, since = self.snapshots + 1, self._disk.next_since(self._plan.deltas_max)
-        self.moment = Moment(self._plan.generation, number, since)
+        changes: tuple[tuple[int, float], ...] = ()
+        self._renewed = ()
+        if self.watching is not None and not final:
+            changes, self._renewed = self.watching.take_changes()
+        self.moment = Moment(self._plan.generation, number, since, changes)
         self.phase = Phase.ENDING if final else Phase.LEARNING
         self._writing, self._snapshot_at = number, self.records
         state = JobState(
             number, dict(self._offsets), self.records, self.dead, self.metrics.copy(), self.delays,
             {a.worker: a.state for a in (w.arrived for w in self.workers) if a is not None},
             dict(self._turns), self._journalled(),
+            {} if self.watching is None else self.watching.arrays(), changes, self._renewed,
         )  # fmt: skip
         self._journal_written, self._journal = self._journal, []
         return TakeSnapshot(self.moment, state, final)

@@ -27,12 +27,11 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 from numba import njit
 
-from learning.drift_verdicts import FALL, NONE, RISE, expect_between
+from learning.drift_verdicts import FALL, NONE, RISE, Feed, expect_between
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from learning.drift_verdicts import Feed
 
 __all__ = ["Adwin"]
 

@@ -20,9 +20,9 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    Feed = Literal["means", "sums", "errors"]
+__all__ = ["FALL", "NONE", "RISE", "WARNING", "Detector", "Feed", "expect_between"]
 
-__all__ = ["FALL", "NONE", "RISE", "WARNING", "Detector", "expect_between"]
+Feed = Literal["means", "sums", "errors"]
 
 FALL, NONE, WARNING, RISE = -2, 0, 1, 2
 """Verdicts: the mean fell; nothing; it may be rising; it rose. river's `drift_detected` is RISE or FALL."""

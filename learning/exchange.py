@@ -27,12 +27,14 @@ class Moment(NamedTuple):
 
     `generation` counts how often the job went back to a snapshot: what is left of an earlier one is refused. `snapshot`
     is the last snapshot that the sender stood still for: a shard that sees it first begins to copy, as the difference
-    to snapshot `since` (0: whole), and what comes with it or later is not in that snapshot.
+    to snapshot `since` (0: whole), and what comes with it or later is not in that snapshot. `changes` then happen to
+    rows, right behind it: of a table, by number, what is kept of its memory (learning/learner.py `forget`).
     """
 
     generation: int = 1
     snapshot: int = 0
     since: int = 0
+    changes: tuple[tuple[int, float], ...] = ()
 
 
 class Named(NamedTuple):

@@ -36,7 +36,15 @@ import numpy as np
 
 from learning.batch import ROLE_FIRST
 from learning.birth import Birth
-from learning.factors_kernels import COUNT, FACTORS, learn_choices, learn_ratings, predict_pairs
+from learning.factors_kernels import (
+    COUNT,
+    FACTORS,
+    OF_BIAS,
+    OF_FACTORS,
+    learn_choices,
+    learn_ratings,
+    predict_pairs,
+)
 from learning.factors_merge import merge_factors, merge_newest, merge_scales
 from learning.factors_parameters import FactorParameters
 from learning.factors_recommend import alike, grades, scores_of, top_items
@@ -80,8 +88,8 @@ class Factors(FactorParameters):
         births = [Birth.of(self.seed, name, scale, FACTORS, width) for name in ("users", "items")]
         known = (TableSpec("seen", 1),) if self.remember_seen else ()
         return (
-            TableSpec("users", width, birth=births[0]),
-            TableSpec("items", width, birth=births[1]),
+            TableSpec("users", width, birth=births[0], learnt=COUNT),
+            TableSpec("items", width, birth=births[1], learnt=COUNT),
             TableSpec("scale", SCALE_WIDTH, bias=True),
             *known,
         )
@@ -98,16 +106,18 @@ class Factors(FactorParameters):
         """
         users, items, scale = tables[_USERS], tables[_ITEMS], tables[_SCALE]
         state = (users.rows, users.index, items.rows, items.index, scale.rows, scale.bias)
-        weights = np.minimum(batch.weights, _WEIGHT_MAX)
+        weights, rate = np.minimum(batch.weights, _WEIGHT_MAX), float(batch.pace.rate)
         if self.remember_seen:
             write_seen(tables[_SEEN].rows, tables[_SEEN].index, batch.labels)
         if self.feedback == "explicit":
             out = np.empty(len(batch))
-            learn_ratings(*state, batch.labels, weights, self.noise, self.prior, self.keep, self.bounds, out)
+            learn_ratings(
+                *state, batch.labels, weights, self.noise, self.prior, self.keep, self.bounds, rate, out
+            )
             return out
         out = np.empty((len(batch), 1 + self.negatives))
         place = (np.uint64(self.seed), batch.batch_id.partition, batch.batch_id.first_offset)
-        learn_choices(*state, batch.labels, weights, place, self.prior, self.keep, out)
+        learn_choices(*state, batch.labels, weights, place, self.prior, self.keep, rate, out)
         return out
 
     def predict(self, tables: Sequence[TableRows], batch: Batch) -> NDArray[np.float64]:
@@ -142,6 +152,11 @@ class Factors(FactorParameters):
     ) -> float:
         """1: the score's variance V already shares a step among the rows that take it."""
         return 1.0
+
+    def forget(self, table: int, rows: NDArray[np.float32], bias: int, keep: float) -> None:
+        """Users and items keep the share `keep` of what they were told; biases and factors stay."""
+        if table in (_USERS, _ITEMS):
+            rows[:, [OF_BIAS, OF_FACTORS]] *= np.float32(keep)
 
     def metrics(self) -> Ratings | Prequential:
         """Of ratings, or of choices against their negatives."""

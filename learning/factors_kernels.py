@@ -52,12 +52,12 @@ def _sigmoid(logit):  # noqa: ANN001, ANN202
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _learn_pair(users, u, items, i, pull, h, h_max, counts, prior, keep):  # noqa: ANN001, ANN202
+def _learn_pair(users, u, items, i, pull, h, h_max, counts, prior, keep, rate):  # noqa: ANN001, ANN202
     """One observation: `pull` is the loss's slope downwards in the score, `h` its curvature, `h_max` the largest one
     on the way to where it pulls.
 
     `prior` = (information about a bias, about a factor) at birth; `keep` = what each observation leaves of the
-    information about (user's bias, item's bias, factors).
+    information about (user's bias, item's bias, factors); `rate` multiplies the step, and not what it tells.
     """
     pp = qq = 0.0
     for c in range(FACTORS, users.shape[1]):
@@ -66,7 +66,7 @@ def _learn_pair(users, u, items, i, pull, h, h_max, counts, prior, keep):  # noq
     bu, bi = 1.0 / (prior[0] + users[u, OF_BIAS]), 1.0 / (prior[0] + items[i, OF_BIAS])
     vu, vi = 1.0 / (prior[1] + users[u, OF_FACTORS]), 1.0 / (prior[1] + items[i, OF_FACTORS])
     variance = bu + bi + vu * qq + vi * pp
-    g = pull / (1.0 + h_max * variance)
+    g = rate * (pull / (1.0 + h_max * variance))
     users[u, BIAS] = np.float32(users[u, BIAS] + bu * g)
     items[i, BIAS] = np.float32(items[i, BIAS] + bi * g)
     step_u, step_i = vu * g, vi * g
@@ -106,7 +106,9 @@ def _rating(scale, row, score, bounds):  # noqa: ANN001, ANN202
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def learn_ratings(users, at_u, items, at_i, scale, row, labels, weights, noise, prior, keep, bounds, out):  # noqa: ANN001, ANN201
+def learn_ratings(  # noqa: ANN201
+    users, at_u, items, at_i, scale, row, labels, weights, noise, prior, keep, bounds, rate, out,  # noqa: ANN001
+):  # fmt: skip
     """Explicit feedback: predict, then learn, each rating in order; `out` f64 (n,)."""
     for t in range(len(labels)):
         u, i = (
@@ -123,7 +125,7 @@ def learn_ratings(users, at_u, items, at_i, scale, row, labels, weights, noise, 
         # While all ratings are the same there is no unit to learn in; the rating is counted and teaches nothing.
         error, h = ((rating - mean) / unit - score, h) if unit > 0.0 else (0.0, 0.0)
         pull = h * min(max(error, -_ERROR_MAX), _ERROR_MAX)
-        _learn_pair(users, u, items, i, pull, h, h, 1.0, prior, keep)
+        _learn_pair(users, u, items, i, pull, h, h, 1.0, prior, keep, rate)
 
 
 @njit(cache=True, nogil=True, error_model="numpy", inline="always")
@@ -140,15 +142,15 @@ def _negative(at_u, at_i, t, bits):  # noqa: ANN001, ANN202
 
 
 @njit(cache=True, nogil=True, error_model="numpy", inline="always")
-def _learn_choice(users, u, items, i, error, weight, counts, prior, keep):  # noqa: ANN001, ANN202
+def _learn_choice(users, u, items, i, error, weight, counts, prior, keep, rate):  # noqa: ANN001, ANN202
     """One observation of label - probability = `error`; from the wrong half the way leads over a curvature of 1/4."""
     h = weight * abs(error) * (1.0 - abs(error))
     h_max = 0.25 * weight if abs(error) > 0.5 else h
-    _learn_pair(users, u, items, i, weight * error, h, h_max, counts, prior, keep)
+    _learn_pair(users, u, items, i, weight * error, h, h_max, counts, prior, keep, rate)
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def learn_choices(users, at_u, items, at_i, scale, row, labels, weights, place, prior, keep, out):  # noqa: ANN001, ANN201
+def learn_choices(users, at_u, items, at_i, scale, row, labels, weights, place, prior, keep, rate, out):  # noqa: ANN001, ANN201
     """Implicit feedback: each record is a choice, its negatives are items of the same batch; `out` f64 (n, 1 + m).
 
     `place` = (seed, partition, first offset) decides what is drawn. All of a record's probabilities are made before
@@ -169,12 +171,12 @@ def learn_choices(users, at_u, items, at_i, scale, row, labels, weights, place, 
             out[t, 1 + j] = np.nan
             if drawn[j] >= 0:
                 out[t, 1 + j] = _sigmoid(offset + _score(users, u, items, np.uint64(drawn[j])))
-        _learn_choice(users, u, items, own, 1.0 - out[t, 0], weight, 1.0, prior, keep)
+        _learn_choice(users, u, items, own, 1.0 - out[t, 0], weight, 1.0, prior, keep, rate)
         for j in range(negatives):
             if drawn[j] >= 0:
                 i = np.uint64(drawn[j])
                 p = _sigmoid(offset + _score(users, u, items, i))
-                _learn_choice(users, u, items, i, -p, weight, 0.0, prior, keep)
+                _learn_choice(users, u, items, i, -p, weight, 0.0, prior, keep, rate)
 
 
 @njit(cache=True, nogil=True, error_model="numpy")

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 from numba import njit
 
+from learning.forgetting import forget_columns
 from learning.learner import TableSpec
 from learning.merge import merge_walks, walk_coupling
 from learning.metrics import Prequential
@@ -64,17 +65,19 @@ def _sigmoid(logit):  # noqa: ANN001, ANN202
 
 
 @njit(cache=True, nogil=True, error_model="numpy", inline="always")
-def _step(z, n, n_root, w, g, inverse_alpha):  # noqa: ANN001, ANN202
+def _step(z, n, n_root, w, g, rate, inverse_alpha):  # noqa: ANN001, ANN202
     """(z, n) after gradient g; sqrt(n + g^2) - sqrt(n) is g^2 / (sqrt(n + g^2) + sqrt(n)), so that nothing cancels."""
     square = min(g * g, _STORED_MAX)
     n_next = min(n + square, _STORED_MAX)
     sigma = square / (math.sqrt(n_next) + n_root + _TINY) * inverse_alpha
-    return _stored(z + g - sigma * w), n_next
+    return _stored(z + rate * g - sigma * w), n_next
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _learn(rows, index, bias, values, offsets, labels, weights, inverse_alpha, beta, l1, l2, out):  # noqa: ANN001, ANN202
+def _learn(rows, index, bias, values, offsets, labels, weights, rate, inverse_alpha, beta, l1, l2, out):  # noqa: ANN001, ANN202
     """Predict, then learn, record after record, on rows[index]; `bias` is the bias coordinate's row number.
+
+    `rate` multiplies the gradient in z and not its square in n: steps grow, and what is remembered of them does not.
 
     A record's rows are gathered into small arrays first and scattered last, so that what lies between is arithmetic
     on neighbours, which the compiler vectorises. That is why keys must be unique within a record.
@@ -106,11 +109,11 @@ def _learn(rows, index, bias, values, offsets, labels, weights, inverse_alpha, b
         out[i] = p
         slope = np.float32(weights[i] * (p - labels[i]))
         for j in range(count):
-            z[j], n[j] = _step(z[j], n[j], root[j], w[j], slope * x[j], inverse_alpha)
+            z[j], n[j] = _step(z[j], n[j], root[j], w[j], slope * x[j], rate, inverse_alpha)
         for j in range(count):
             row = np.uint64(at[j])
             rows[row, 0], rows[row, 1] = z[j], n[j]
-        rows[bias, 0], rows[bias, 1] = _step(bias_z, bias_n, bias_root, bias_w, slope, inverse_alpha)
+        rows[bias, 0], rows[bias, 1] = _step(bias_z, bias_n, bias_root, bias_w, slope, rate, inverse_alpha)
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -172,7 +175,7 @@ class Ftrl:
 
     def specs(self) -> tuple[TableSpec, ...]:
         """The table of weights."""
-        return (TableSpec("weights", self.width, bias=True),)
+        return (TableSpec("weights", self.width, bias=True, learnt=1),)
 
     def keys(self, batch: Batch) -> tuple[NDArray[np.uint64], ...]:
         """Every entry has a weight."""
@@ -189,7 +192,7 @@ class Ftrl:
         out = np.empty(len(batch))
         _learn(
             weights.rows, weights.index, weights.bias, batch.values, batch.offsets, batch.labels, batch.weights,
-            *self._single(), out,
+            np.float32(batch.pace.rate), *self._single(), out,
         )  # fmt: skip
         return out
 
@@ -233,6 +236,10 @@ class Ftrl:
                 self.alpha, self.beta, self.l1, self.l2,
             )
         )  # fmt: skip
+
+    def forget(self, table: int, rows: NDArray[np.float32], bias: int, keep: float) -> None:
+        """n <- keep n, and z such that no weight moves: z <- z + w (sqrt(n) - sqrt(keep n)) / alpha."""
+        forget_columns(rows[:, :1], rows[:, 1:], self.alpha, (self.beta, self.l1, self.l2), bias, keep)
 
     def metrics(self) -> Prequential:
         """Metrics of probabilities."""

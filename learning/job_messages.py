@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     import numpy as np
     from numpy.typing import NDArray
@@ -16,11 +16,13 @@ if TYPE_CHECKING:
     from learning.job_state import JobState
     from learning.learner import Metrics
     from learning.metrics import DelayHistogram
+    from learning.pace import Raise
     from learning.worker_state import Arrays
 
 __all__ = [
     "Arrived",
     "Command",
+    "CompareVersions",
     "Directive",
     "EndJob",
     "Event",
@@ -49,6 +51,8 @@ class Reported:
     `metrics`, `delays` and `dead` (letters) are increments; `batches` are those learnt, in their order; `lags` are the
     records of each partition that are not yet read, where that is known; `pauses_s` are how long the worker stood
     still for snapshots.
+    `watched` is what drift is told by, a batch each, and `shown` what the worker knows by itself, now and then, for
+    those who look.
     """
 
     worker: int
@@ -59,6 +63,8 @@ class Reported:
     batches: list[BatchId]
     lags: dict[int, int]
     pauses_s: Sequence[float] = ()
+    watched: Sequence[Watched] = ()
+    shown: Arrays | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,17 +119,29 @@ class TakeSnapshot:
 
 
 @dataclass(frozen=True, slots=True)
+class CompareVersions:
+    """Compare older versions with the present model on the same records, as soon as there are enough."""
+
+
+@dataclass(frozen=True, slots=True)
 class EndJob:
     """All workers have finished and the last snapshot is durable."""
 
 
-Command = TakeSnapshot | EndJob
+Command = TakeSnapshot | CompareVersions | EndJob
 
 
 @dataclass(frozen=True, slots=True)
 class Directive:
-    """What a worker is to do next: stand at `barrier` if it is above its moment's snapshot; stop for good."""
+    """What workers are to do next: stand at `barrier` if it is above their moment's snapshot; stop for good.
+
+    `heard`: by worker, how many of its records the coordinator knows; `raises`: by worker, how its pace is raised;
+    `renewed`: experts that begin afresh with this moment.
+    """
 
     barrier: int
     moment: Moment
     stop: bool = False
+    heard: Mapping[int, int] = field(default_factory=dict)
+    raises: Mapping[int, tuple[Raise, ...]] = field(default_factory=dict)
+    renewed: tuple[str, ...] = ()

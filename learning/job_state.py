@@ -11,9 +11,12 @@ from learning.exchange import Moment
 from learning.metrics import DelayHistogram
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from numpy.typing import NDArray
 
     from learning.learner import Metrics
+    from learning.watching import WatchPlan
     from learning.worker_state import Arrays
 
 
@@ -35,6 +38,9 @@ class JobState:
         turns: by worker, the partition of its last batch: where a round over its partitions goes on.
         journal: i64 (n, 4), the batches since the snapshot before, in the order in which they were counted: worker,
             partition, first offset, next offset.
+        watch: what is known about drift (learning/watching.py), by name; nothing where nobody watches.
+        changes: what happens to rows right behind the snapshot (learning/exchange.py).
+        renewed: experts that begin afresh there.
 
     """
 
@@ -47,6 +53,9 @@ class JobState:
     workers: dict[int, Arrays] = field(default_factory=dict)
     turns: dict[int, int] = field(default_factory=dict)
     journal: NDArray[np.int64] = field(default_factory=lambda: np.empty((0, 4), np.int64))
+    watch: Arrays = field(default_factory=dict)
+    changes: tuple[tuple[int, float], ...] = ()
+    renewed: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +71,8 @@ class JobPlan:
         snapshot_interval_records: a snapshot is due after so many records; 0: only when asked for, and at the end.
         deltas_max: after so many differences comes a whole one.
         records_max: the job ends after so many records; None: no such end.
+        watch: how drift is watched; None: not at all.
+        names: of features, by key, as far as they are known.
 
     """
 
@@ -73,8 +84,10 @@ class JobPlan:
     snapshot_interval_records: int = 0
     deltas_max: int = 16
     records_max: int | None = None
+    watch: WatchPlan | None = None
+    names: Mapping[int, str] = field(default_factory=dict)
 
     @property
     def moment(self) -> Moment:
         """When this generation begins."""
-        return Moment(self.generation, self.start.number, 0)
+        return Moment(self.generation, self.start.number, 0, self.start.changes)

@@ -13,7 +13,7 @@ pipeline's `learner` section; `kind` names it there. It never sees a shard, and 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self, runtime_checkable
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from learning.batch import Batch
     from learning.birth import RowBirth
 
-__all__ = ["Learner", "Metrics", "TableRows", "TableSpec"]
+__all__ = ["Forgetting", "Learner", "Metrics", "TableRows", "TableSpec", "experts_of"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +36,8 @@ class TableSpec:
     bias: bool = False
     birth: RowBirth | None = None
     """How a new row begins; None: as zeros."""
+    learnt: int = -1
+    """A column that is 0 in a row which was never learnt, and above 0 in any other; -1: there is none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +80,23 @@ class Metrics(Protocol):
 
     def summary(self) -> dict[str, float]:
         """All metrics by name, the most telling two first; NaN where they are undefined."""
+
+
+@runtime_checkable
+class Forgetting(Protocol):
+    """A learner that can forget a part of what its optimiser remembers, so that later steps are larger."""
+
+    def forget(self, table: int, rows: NDArray[np.float32], bias: int, keep: float) -> None:
+        """Have rows f32 (k, width) of a table keep the share `keep` of their memory; no prediction changes.
+
+        `bias`: the place of the bias's row among them; -1: it is not.
+        """
+
+
+def experts_of(learner: Learner) -> Mapping[str, tuple[int, ...]]:
+    """By name the tables, by number, of each expert of an ensemble; nothing for any other learner."""
+    found: Mapping[str, tuple[int, ...]] = getattr(learner, "tables_of_experts", {})
+    return found
 
 
 class Learner(Protocol):

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
+from learning.forgetting import forget_columns
 from learning.learner import TableSpec
 from learning.merge import walk_coupling
 from learning.metrics import Prequential
@@ -109,7 +110,9 @@ class Population:
         """The table of weights, and that of the mixture, which has one row, the bias's."""
         width = self.columns + (2 if self.restless else 1)
         mixture = int(width_of(self.columns, len(self.stackers)))
-        return TableSpec("weights", width, bias=True), TableSpec("mixture", mixture, bias=True)
+        return TableSpec("weights", width, bias=True, learnt=self.columns), TableSpec(
+            "mixture", mixture, bias=True
+        )
 
     def keys(self, batch: Batch) -> tuple[NDArray[np.uint64], ...]:
         """Every entry has a row of weights."""
@@ -127,7 +130,8 @@ class Population:
         learn_population(
             weights.rows, weights.index, weights.bias, mixture.rows[mixture.bias],
             batch.values, batch.offsets, batch.labels, batch.weights,
-            *self._columns(), self._shape(), np.float32(self.keep), _inverse(self.stackers), self.share, out,
+            *self._columns(), self._shape(), np.float32(self.keep), _inverse(self.stackers),
+            max(self.share, batch.pace.share), np.float32(batch.pace.rate), out,
         )  # fmt: skip
         return out
 
@@ -183,6 +187,18 @@ class Population:
                 batch.values, batch.offsets, alpha, self.beta, self.l1, self.l2,
             )
         )  # fmt: skip
+
+    def forget(self, table: int, rows: NDArray[np.float32], bias: int, keep: float) -> None:
+        """Squares keep the share `keep`, and no column's weight moves (learning/forgetting.py); the mixture stays."""
+        if table == _MIXTURE:
+            return
+        columns, still = self.columns, len(self.rates)
+        alphas, penalties = np.array(self.rates + self.restless), (self.beta, self.l1, self.l2)
+        forget_columns(rows[:, :still], rows[:, columns : columns + 1], alphas[:still], penalties, bias, keep)
+        if self.restless:
+            forget_columns(
+                rows[:, still:columns], rows[:, columns + 1 :], alphas[still:], penalties, bias, keep
+            )
 
     def metrics(self) -> Prequential:
         """Metrics of probabilities."""

@@ -141,11 +141,11 @@ def _grow(squares, groups, count, x, slope, keep, gains):  # noqa: ANN001, ANN20
 
 
 @njit(cache=True, nogil=True, error_model="numpy", forceinline=True)
-def _step(z, w, gains, still, inverse_rates, count, x, p, y, weight):  # noqa: ANN001, ANN202
-    """z of all columns, each by its own gradient."""
+def _step(z, w, gains, still, inverse_rates, count, x, p, y, weight, pace):  # noqa: ANN001, ANN202
+    """z of all columns, each by its own gradient times `pace`."""
     for k in range(len(z)):
         g, inverse = 0 if k < still else 1, inverse_rates[k]
-        slope = np.float32(weight * (p[k] - y))
+        slope = pace * np.float32(weight * (p[k] - y))
         for j in range(_padded(count)):
             z[k, j] = _stored(z[k, j] + slope * x[j] - gains[g, j] * inverse * w[k, j])
 
@@ -153,7 +153,7 @@ def _step(z, w, gains, still, inverse_rates, count, x, p, y, weight):  # noqa: A
 @njit(cache=True, nogil=True, error_model="numpy")
 def learn_population(  # noqa: ANN201
     rows, index, bias, state, values, offsets, labels, weights,  # noqa: ANN001
-    inverse_rates, still, penalties, shape, keep, stack_rates, share, out,  # noqa: ANN001
+    inverse_rates, still, penalties, shape, keep, stack_rates, share, pace, out,  # noqa: ANN001
 ):  # fmt: skip
     """Predict, then learn, record after record, on rows[index], the bias's row and the mixture's row `state`."""
     columns, groups = len(shape[0]), len(shape[1])
@@ -181,7 +181,7 @@ def learn_population(  # noqa: ANN201
         out[i] = mix(shares, seen, stack, columns, stack_rates, logits, p, inputs, scratch)
         slope = np.float32(weight * (_columns_mean(shares, columns, p) - y))
         _grow(squares, groups, count, x, slope, keep, gains)
-        _step(z, w, gains, still, inverse_rates, count, x, p, y, weight)
+        _step(z, w, gains, still, inverse_rates, count, x, p, y, weight, pace)
         _scatter(rows, index, first, count, bias, shape, z, squares)
         learn_mixture(
             shares, seen, stack, columns, stack_rates, p, inputs, scratch, y, weight, share, likelihoods

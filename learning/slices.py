@@ -78,6 +78,11 @@ class Slices:
         self._since_checkpoint = 0
 
     @property
+    def groups(self) -> list[Name]:
+        """What there is, as (what, key): all records first."""
+        return [*self._groups]
+
+    @property
     def values(self) -> list[int]:
         """The slices' keys, in order of first sight."""
         return [key for what, key in self._groups if what == VALUE]

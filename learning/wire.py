@@ -36,8 +36,9 @@ _WAIT_BYTES = 8
 
 def pack_call(worker: int, moment: Moment, push: Push | None, pull: Pull | None) -> bytes:
     """A worker's push and pull as one message."""
-    numbers: list[int] = [worker, *moment, push is not None, pull is not None]
-    reals: list[float] = []
+    changed = [table for table, _ in moment.changes]
+    numbers: list[int] = [worker, *moment[:3], len(changed), *changed, push is not None, pull is not None]
+    reals: list[float] = [kept for _, kept in moment.changes]
     arrays: list[NDArray[Any]] = []
     if push is not None:
         numbers += [*push.batch_id, push.names is not None]
@@ -56,7 +57,8 @@ def pack_call(worker: int, moment: Moment, push: Push | None, pull: Pull | None)
 def unpack_call(message: bytes) -> tuple[int, Moment, Push | None, Pull | None]:
     """What `pack_call` packed."""
     numbers, reals, arrays = _unpack(message)
-    worker, moment = next(numbers), Moment(next(numbers), next(numbers), next(numbers))
+    worker, place, count = next(numbers), (next(numbers), next(numbers), next(numbers)), next(numbers)
+    moment = Moment(*place, tuple((next(numbers), next(reals)) for _ in range(count)))
     has_push, has_pull = next(numbers), next(numbers)
     push = pull = None
     if has_push:

@@ -12,10 +12,12 @@ As arrays, names begin with the part that they are of: `encoder.keys`. Workers m
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from learning.batch import NUMBER
 from learning.encoding import NumericEncoder, merge_stats
 from learning.feature_stats import FeatureStats
 from learning.slices import Slices
@@ -30,7 +32,7 @@ if TYPE_CHECKING:
     Arrays = dict[str, NDArray[Any]]
     """Part of a state, by name."""
 
-__all__ = ["WorkerState", "encoder_of", "joined", "merged_encoders", "section"]
+__all__ = ["WorkerState", "encoder_of", "joined", "merged_encoders", "section", "texts_of"]
 
 
 class WorkerState:
@@ -45,15 +47,27 @@ class WorkerState:
         self.encoder = encoder or NumericEncoder()
         self.statistics = statistics
         self.slices = slices
+        self.slice_texts: dict[int, str] = {}
+        """For people, what the keys of slices stand for."""
 
     def prepare(self, batch: Batch) -> Batch:
         """The batch as the learner sees it; statistics then include it."""
+        if self.statistics is not None and batch.features is not None:
+            numbers = batch.kinds == NUMBER
+            values = np.where(numbers, batch.values.astype(np.float64), np.nan)
+            keys = np.where(numbers, values.view(np.uint64), batch.keys)
+            self.statistics.update(batch.features, values, keys, len(batch))
         return self.encoder.encode(batch)
 
     def judge(self, predictions: NDArray[np.float64], batch: Batch) -> None:
         """Take in predictions f64 (n,), made before their labels were learnt."""
-        if self.slices is not None:
-            self.slices.update(batch.batch_id.partition, predictions, batch.labels)
+        if self.slices is None:
+            return
+        values = batch.slices
+        keys = None if values is None else values.keys
+        self.slices.update(batch.batch_id.partition, predictions, batch.labels, keys)
+        if values is not None and (unknown := [k for k in self.slices.values if k not in self.slice_texts]):
+            self.slice_texts |= values.texts_of(unknown)
 
     def arrays(self) -> Arrays:
         """All of it, as copies by name."""
@@ -62,7 +76,13 @@ class WorkerState:
         for name, part in (("statistics", self.statistics), ("slices", self.slices)):
             if part is not None:
                 arrays |= joined(name, part.arrays())
+        if self.slice_texts:
+            arrays["slice_texts"] = np.frombuffer(json.dumps(self.slice_texts).encode(), np.uint8).copy()
         return arrays
+
+    def shown(self) -> Arrays:
+        """What is of interest to people while the worker learns."""
+        return {name: array for name, array in self.arrays().items() if not name.startswith("encoder.")}
 
     def restore(self, arrays: Mapping[str, NDArray[Any]]) -> None:
         """Go on from `arrays`; what they lack begins anew. Raises ValueError for arrays that are none of a state."""
@@ -72,6 +92,8 @@ class WorkerState:
             self.statistics = FeatureStats.of(found, self.statistics.features_max)
         if self.slices is not None and (found := section(arrays, "slices")):
             self.slices = self.slices.like(found)
+        if "slice_texts" in arrays:
+            self.slice_texts = texts_of(arrays["slice_texts"])
 
     def merge(self, others: Sequence[WorkerState]) -> None:
         """Take in what other workers know, in their order."""
@@ -81,11 +103,20 @@ class WorkerState:
                 self.statistics.merge(other.statistics)
             if self.slices is not None and other.slices is not None:
                 self.slices.merge(other.slices)
+                self.slice_texts = other.slice_texts | self.slice_texts
 
 
 def section(arrays: Mapping[str, NDArray[Any]], name: str) -> Arrays:
     """The arrays of one part, by their names in it."""
     return {key.partition(".")[2]: array for key, array in arrays.items() if key.startswith(f"{name}.")}
+
+
+def texts_of(array: NDArray[Any]) -> dict[int, str]:
+    """What the keys of slices stand for, from its array. Raises ValueError."""
+    found = json.loads(array.tobytes())
+    if not isinstance(found, dict) or not all(isinstance(text, str) for text in found.values()):
+        raise ValueError("expected the texts of slices by key")
+    return {int(key): text for key, text in found.items()}
 
 
 def joined(name: str, arrays: Mapping[str, NDArray[Any]]) -> Arrays:

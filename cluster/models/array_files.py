@@ -36,7 +36,7 @@ __all__ = [
 DTYPES = frozenset({"<u8", "<i8", "<u4", "<i4", "<u2", "<f8", "<f4", "|u1", "|b1"})
 """Kinds of numbers that our files hold."""
 
-ARRAY_NAME = re.compile(r"[A-Za-z0-9_]{1,60}(\.[A-Za-z0-9_]{1,60}){0,3}", re.ASCII)
+ARRAY_NAME = re.compile(r"[A-Za-z0-9_]{1,60}(\.[A-Za-z0-9_]{1,60}){0,5}", re.ASCII)
 """Names of arrays; a file is called so, with .npy behind it."""
 
 HEADER_BYTES_MAX = 10_000

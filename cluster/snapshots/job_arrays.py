@@ -3,11 +3,14 @@
 encoder.keys encoder.stats          what all workers' encoders know, merged: what a model scores with
 worker3.*                           what worker 3 knows by itself (learning/worker_state.py): what it goes on with
 metrics.* delays.counts             prequential sums, and delays from produced to learnt
+drift.*                             what is known about drift (learning/watching.py)
+behind.json                         what happens to rows and experts right behind the snapshot (learning/job_state.py)
 journal.batches                     the batches since the snapshot before (learning/job_state.py)
 """
 
 from __future__ import annotations
 
+import json
 import re
 from typing import TYPE_CHECKING, Any
 
@@ -37,7 +40,9 @@ def arrays_of_job(state: JobState) -> dict[str, NDArray[Any]]:
     for worker, own in state.workers.items():
         arrays |= joined(f"worker{worker}", own)
     arrays |= joined("metrics", state.metrics.arrays()) | joined("delays", state.delays.arrays())
-    return arrays | {"journal.batches": state.journal}
+    arrays |= joined("drift", state.watch)
+    behind = json.dumps({"changes": state.changes, "renewed": state.renewed}).encode()
+    return arrays | {"journal.batches": state.journal, "behind.json": np.frombuffer(behind, np.uint8).copy()}
 
 
 def read_job(store: SnapshotStore, manifest: SnapshotManifest) -> JobState:
@@ -56,12 +61,19 @@ def read_job(store: SnapshotStore, manifest: SnapshotManifest) -> JobState:
             type(learner.metrics()).of(section(arrays, "metrics")),
             DelayHistogram.of(section(arrays, "delays")),
             workers, manifest.turns, _journal(arrays["journal.batches"]),
+            section(arrays, "drift"), *_behind(arrays["behind.json"]),
         )  # fmt: skip
-    except (KeyError, ValueError) as error:
+    except (KeyError, ValueError, TypeError, RecursionError) as error:
         raise SnapshotDamagedError(
             f"snapshot {manifest.number} does not hold what a job of the learner {learner.kind} knows: {error}; "
             "go on with the code and the learner that wrote it"
         ) from error
+
+
+def _behind(array: NDArray[Any]) -> tuple[tuple[tuple[int, float], ...], tuple[str, ...]]:
+    """What happens right behind the snapshot: changes of rows, and experts that begin afresh."""
+    values = json.loads(array.tobytes())
+    return tuple((int(t), float(kept)) for t, kept in values["changes"]), tuple(map(str, values["renewed"]))
 
 
 def _journal(batches: NDArray[Any]) -> NDArray[np.int64]:

@@ -20,7 +20,7 @@ from cluster.status.document import (
 )
 
 if TYPE_CHECKING:
-    from actors.coordinator import Status
+    from actors.status import Status
     from cluster.config import Pipeline
     from cluster.figures import Figures
     from cluster.runs import Run

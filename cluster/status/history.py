@@ -11,7 +11,7 @@ from cluster.models.redaction import without_secrets
 from cluster.status.document import Event, Point
 
 if TYPE_CHECKING:
-    from actors.coordinator import JobEvent, Status
+    from actors.status import JobEvent, Status
 
     Moment = tuple[Status, float]
     """A status, and the seconds since the start at which it was so."""

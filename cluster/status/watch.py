@@ -20,7 +20,7 @@ from cluster.status.history import EventLog, History, Window
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from actors.coordinator import Status
+    from actors.status import Status
     from cluster.config import Pipeline
     from cluster.models.registry import RunLog
     from cluster.progress import ProgressLine

@@ -50,15 +50,15 @@ class ShardActor(Actor):
         frozen: list[dict[str, TableState]] = []
         self._frozen = frozen
 
-        def watched(number: int, since: int) -> None:
-            if number > held.frozen:
+        def watched(moment: Moment) -> None:
+            if moment.snapshot > held.frozen:
                 frozen[:] = [
                     {
                         spec.name: table.changes.content(table._table.live().nonzero()[0])
                         for spec, table in zip(held.specs, held.tables, strict=True)
                     }
                 ]
-            freeze(number, since)
+            freeze(moment)
 
         held.freeze = watched  # type: ignore[method-assign]
 

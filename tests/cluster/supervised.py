@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from actors.coordinator import Status
+from actors.status import Status
 from cluster.cluster_port import ClusterPort
 from cluster.config import Pipeline
 from cluster.snapshots.store import SnapshotStore

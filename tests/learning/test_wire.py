@@ -59,7 +59,8 @@ def same(a: Any, b: Any) -> bool:
     return bool(type(a) is type(b) and a == b)
 
 
-moments = st.builds(Moment, *[st.integers(0, 2**40)] * 3)
+changes = st.lists(st.tuples(st.integers(0, 100), st.floats(-1, 1)), max_size=3).map(tuple)
+moments = st.builds(Moment, *[st.integers(0, 2**40)] * 3, changes)
 
 
 @given(st.integers(0, 1000), moments, st.none() | pushes(), st.none() | pulls())

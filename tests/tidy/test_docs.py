@@ -18,6 +18,7 @@ from typer.main import get_command
 
 from cluster.config import Pipeline, PipelineError, load_pipeline
 from cluster.config_learners import default_learner
+from cluster.config_watch import default_detector
 
 ROOT = Path(__file__).resolve().parents[2]
 KEYS_PAGE = ROOT / "docs" / "pipeline.md"
@@ -46,8 +47,9 @@ def config_keys(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str,
         inner = [m for m in unwrapped(field.annotation) if is_section(m)]
         below = f"{prefix}{name}.*." if typing.get_origin(field.annotation) is dict else f"{prefix}{name}."
         for section in inner:
-            # A kind must be given, but for that of the learner that a pipeline has if it names none.
-            must_be_given = "kind" in section.model_fields and section is not type(default_learner())
+            # A kind must be given, but for those of the learner and the detector that a pipeline has if it names none.
+            defaults = {type(default_learner()), type(default_detector())}
+            must_be_given = "kind" in section.model_fields and section not in defaults
             for key, default in config_keys(section, below):
                 yield key, "required" if must_be_given and key == f"{below}kind" else default
         if not inner:

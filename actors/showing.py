@@ -1,0 +1,89 @@
+"""What a coordinator shows to people of what its brain knows: further figures by group, and events as sentences."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+from actors.status import JobEvent
+from learning.feature_stats import FeatureStats
+from learning.slices import ALL, OTHER, PARTITION, VALUE, Slices
+from learning.worker_state import section, texts_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from learning.drift_blocks import Shift
+    from learning.learner import Metrics
+    from learning.watching import Notice
+    from learning.worker_state import Arrays
+
+    Groups = dict[str, dict[str, dict[str, float]]]
+
+__all__ = ["event_of", "groups_of"]
+
+_FEATURES_SHOWN, _MOVED_SHOWN, _METRICS_SHOWN = 30, 3, 2
+
+
+def groups_of(states: Sequence[Arrays], metrics: Metrics, names: Mapping[int, str]) -> Groups:
+    """Figures of partitions, slices and features, out of what workers know; `names` are those of features by key."""
+    groups: Groups = {}
+    if parts := [found for state in states if (found := section(state, "slices"))]:
+        texts: dict[int, str] = {}
+        for state in states:
+            texts |= texts_of(state["slice_texts"]) if "slice_texts" in state else {}
+        groups |= _slices(parts, type(metrics), texts)
+    if parts := [found for state in states if (found := section(state, "statistics"))]:
+        groups |= _features(parts, names)
+    return groups
+
+
+def _slices(parts: Iterable[Arrays], kind: Any, texts: Mapping[int, str]) -> Groups:
+    """By partition and value: records, the most telling metrics of the recent window, and the first since the start."""
+    first, *others = (Slices.of(part, kind, slices_max=1000) for part in parts)
+    for other in others:
+        first.merge(other)
+    found: Groups = {"partitions": {}, "slices": {}}
+    for what, key in first.groups:
+        if what == ALL:
+            continue
+        name = {PARTITION: str(key), OTHER: "(other)", VALUE: texts.get(key, f"{key:016x}")}[what]
+        total, recent = first.total(what, key), first.recent(what, key).summary()
+        telling = list(recent)[:_METRICS_SHOWN]
+        row = {"records": float(total.records)} | {f"window_{metric}": recent[metric] for metric in telling}
+        row[telling[0]] = total.summary()[telling[0]]
+        found["partitions" if what == PARTITION else "slices"][name] = row
+    return {group: rows for group, rows in found.items() if rows}
+
+
+def _features(parts: Iterable[Arrays], names: Mapping[int, str]) -> Groups:
+    first, *others = (FeatureStats.of(part) for part in parts)
+    for other in others:
+        first.merge(other)
+    rows = {}
+    for key, one in list(first.summary().items())[:_FEATURES_SHOWN]:
+        figures = {
+            "missing": one.missing_rate, "distinct": one.distinct, "mean": one.mean, "deviation": one.deviation,
+        }  # fmt: skip
+        rows[names.get(key, f"{key:016x}")] = {
+            n: value for n, value in figures.items() if not math.isnan(value)
+        }
+    return {"features": rows} if rows else {}
+
+
+def event_of(notice: Notice) -> JobEvent:
+    """A notice in one sentence: what, where, since when, between which levels, what moved with it, what was done."""
+    event = notice.event
+    several = len(event.partitions) > 1
+    where = f"partition{'s' * several} {', '.join(map(str, event.partitions))}"
+    levels = "" if math.isnan(event.before) else f" from {event.before:.4g} to {event.after:.4g}"
+    told = f"the loss {'rose' if event.rose else 'fell'}{levels} in {where}"
+    if event.age_records:
+        told += f", about {event.age_records:,} of its records ago"
+    if event.moved:
+        told += "; with it: " + ", ".join(map(_moved, event.moved[:_MOVED_SHOWN]))
+    return JobEvent(event.records, event.kind, "; ".join((told, *notice.reactions)))
+
+
+def _moved(shift: Shift) -> str:
+    return f"{shift.name} {shift.before:.4g} to {shift.after:.4g}"
