@@ -129,8 +129,8 @@ class Holding:
     def catch_up(self, layers: Layers, moment: Moment) -> None:
         """Go on to the moment's snapshot from the older one that is the content, and change rows as the moment says.
 
-        `layers`: differences, oldest first. A layer has, by table, the changes of some shards' parts. It takes as long as they are large; for a table that
-        has a policy, as long as that table is large.
+        `layers`: differences, oldest first. A layer has, by table, the changes of some shards' parts. It takes as long
+        as they are large; for a table that has a policy, as long as that table is large.
         """
         number = moment.snapshot
         with self.lock:

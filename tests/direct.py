@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from learning.batch import Batch
     from learning.job_messages import Arrived, Command, Directive, Reported
     from learning.learner import Learner
+    from learning.observing import Observer
 
 
 def coordinator_for(
@@ -144,6 +145,8 @@ class Rig:
     commands: list[Command] = field(default_factory=list)
     in_flight: int = 2
     state: WorkerState = field(default_factory=WorkerState)
+    observer: Observer | None = None
+    lag_records: int | None = None
     on_snapshot: Callable[[TakeSnapshot], None] = lambda _: None
     sleep: Callable[[float], None] = lambda _: None
 
@@ -164,6 +167,8 @@ class Rig:
             self.state,
             world,
             self.coordinator.directive().moment,
+            observer=self.observer,
+            lag_records=self.lag_records,
             pulls_in_flight_max=self.in_flight,
             report_interval_s=0.0,
         )

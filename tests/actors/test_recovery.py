@@ -18,6 +18,7 @@ from learning.exchange import Moment
 from learning.factors import Factors
 from learning.ftrl import Ftrl
 from learning.job_state import JobPlan, JobState
+from learning.observing import Observer
 from learning.policy import TablePolicy
 from learning.table_state import TableState
 from learning.worker_state import WorkerState
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from learning.batch import Batch
     from learning.job_messages import TakeSnapshot
     from learning.learner import Learner
+    from learning.watching import WatchPlan
 
 RECORDS, SIZE, INTERVAL = 3000, 50, 400
 
@@ -140,6 +142,7 @@ class Job:
     batches: list[Batch]
     disk: Disk
     in_flight: int = 2
+    watch: WatchPlan | None = None
     predictions: dict[int, np.ndarray] = field(default_factory=dict)
 
     def live(self, generation: int, shards: int, dies_after: int | None = None) -> None:
@@ -148,7 +151,15 @@ class Job:
         state = JobState(0, {}, 0, 0, self.learner.metrics())
         if newest:
             state = self.disk.finished[newest].state
-        plan = JobPlan([(0,)], state, generation, newest, snapshot_interval_records=INTERVAL, deltas_max=3)
+        plan = JobPlan(
+            [(0,)],
+            state,
+            generation,
+            newest,
+            snapshot_interval_records=INTERVAL,
+            deltas_max=3,
+            watch=self.watch,
+        )
         coordinator, store = Coordinator(plan), self._store(shards, newest, plan.moment)
         source = Mortal(
             [batch for batch in self.batches if batch.batch_id.first_offset >= state.offsets.get(0, 0)],
@@ -160,7 +171,8 @@ class Job:
             own.restore(state.workers[0])
         rig = Rig(
             self.learner, store, source, coordinator, in_flight=self.in_flight, state=own,
-            on_snapshot=self.disk.begin,
+            on_snapshot=self.disk.begin, observer=Observer(self.learner) if self.watch else None,
+            lag_records=self.watch.lag_records if self.watch else None,
         )  # fmt: skip
         try:
             rig.build().run()
@@ -198,6 +210,7 @@ class Job:
         assert _bytes(ours.state.metrics.arrays()) == _bytes(theirs.state.metrics.arrays())
         assert _bytes(ours.state.delays.arrays()) == _bytes(theirs.state.delays.arrays())
         assert _bytes(ours.state.workers[0]) == _bytes(theirs.state.workers[0])
+        assert _bytes(ours.state.watch) == _bytes(theirs.state.watch)
         assert _bytes(self.predictions) == _bytes(other.predictions)
 
 
