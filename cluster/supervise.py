@@ -97,7 +97,6 @@ class Supervisor:
         """Learn to the end; returns the last status and snapshot.
 
         `on_begun` is called at the start of each generation, `on_failed` when one has ended in a failure.
-
         Ctrl-C asks the workers to finish what they have in hand; a second one ends the job at once.
 
         Raises:

@@ -27,7 +27,7 @@ SHARDS: Any = SimpleNamespace(write=lambda *_: [PartFiles.of("shard0_g1", ())])
 
 def begin(writer: SnapshotWriter, folder: Path, number: int) -> None:
     """Have a snapshot of generation 1 written, to its end."""
-    start: Any = SimpleNamespace(run_url=str(folder), ends={0: None})
+    start: Any = SimpleNamespace(run_url=str(folder), ends={0: None}, pipeline=PIPELINE)
     worker = {"encoder.keys": np.empty(0, np.uint64), "encoder.stats": np.empty((0, 3))}
     metrics = PIPELINE.learner.build().metrics()
     state = JobState(number, {0: number}, number, 0, metrics, workers={0: worker})
