@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from actors.ports import LaunchError
 from actors.shard import ParameterShard
 from cluster.assembly import WorkerSpec, build_worker
+from cluster.logs import log_context, set_up_logs
 from cluster.parts import Preloaded, load_part, preload_part, write_shard
 from cluster.remote import RayShards, RemoteCoordinator
 from cluster.store import ShardedStore
@@ -27,6 +28,8 @@ class ShardActor:
     """One shard's process. Exchanges come one at a time; a snapshot is written beside them, in a thread of its own."""
 
     def __init__(self, shard: int, pipeline: Pipeline) -> None:
+        set_up_logs()
+        log_context(shard=shard)
         self._number = shard
         self._pipeline = pipeline
         self._shard: ParameterShard | None = None
@@ -98,6 +101,7 @@ class WorkerActor:
     """One worker's process; it outlives the generations of a job."""
 
     def __init__(self) -> None:
+        set_up_logs()
         self._is_warm = False
 
     def ping(self) -> None:
@@ -115,6 +119,7 @@ class WorkerActor:
     def open(self, spec: WorkerSpec, shards: list[Any], coordinator: Any) -> None:
         """Load kernels and open streams. Not in the constructor, whose errors Ray reports without their type."""
         pipeline = spec.pipeline
+        log_context(worker=spec.worker)
         self.warm(pipeline)
         timeout_s = pipeline.cluster.call_timeout_s
         store = ShardedStore(

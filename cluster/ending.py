@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import signal
 import threading
@@ -10,6 +11,8 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.markup import escape
+
+from cluster.logs import as_json, set_up_logs
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -26,14 +29,17 @@ def ending(*expected: type[Exception], silent: bool = False) -> Iterator[None]:
 
     SIGTERM (docker stop, systemd, kill) is the same as Ctrl-C. A child that its parent ends is `silent` about it.
     """
+    set_up_logs()
     in_main_thread = threading.current_thread() is threading.main_thread()
     before = signal.signal(signal.SIGTERM, signal.default_int_handler) if in_main_thread else None
     console = Console(stderr=True)
     try:
         yield
     except expected as error:
-        # Brackets in the sentence, as in topic[0]@5, are not rich's markup.
-        console.print(f"[bold red]error[/] {escape(str(error))}", highlight=False, soft_wrap=True)
+        if as_json():
+            logging.getLogger("millrace.job").error("%s", error)  # noqa: TRY400 - a sentence, no traceback
+        else:  # brackets in the sentence, as in topic[0]@5, are not rich's markup
+            console.print(f"[bold red]error[/] {escape(str(error))}", highlight=False, soft_wrap=True)
         raise SystemExit(1) from None
     except KeyboardInterrupt:
         if in_main_thread:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 import os
 import resource
 import signal
@@ -16,6 +15,7 @@ from cluster.broker.errors import BrokerError
 from cluster.broker.process import READY
 from cluster.broker.server import Broker
 from cluster.ending import end_with_parent
+from cluster.logs import set_up_logs
 
 
 def main(
@@ -32,8 +32,7 @@ def main(
     until_stdin_closes: Annotated[bool, typer.Option(hidden=True)] = False,
 ) -> None:
     """Run a durable Kafka-protocol broker for development; production means Kafka or Redpanda."""
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
-    logging.getLogger("kafka").setLevel(logging.WARNING)
+    set_up_logs("info")
     _raise_file_limit()
     ended = _signal_pipe()
     if until_stdin_closes:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from enum import StrEnum
 from typing import Annotated
 
@@ -13,6 +12,7 @@ from rich.progress import MofNCompleteColumn, Progress, SpinnerColumn, TextColum
 from actors.ports import SourceError
 from cluster.config import KafkaConnection
 from cluster.ending import end_with_parent, ending
+from cluster.logs import set_up_logs
 from cluster.streams.produce import Produced, ProducePlan, produce
 
 
@@ -48,7 +48,7 @@ def main(
     until_stdin_closes: Annotated[bool, typer.Option(hidden=True)] = False,
 ) -> None:
     """Read a file, find its types, and send its rows to a Kafka topic."""
-    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    set_up_logs()
     plan = ProducePlan(
         origin,
         topic,

@@ -15,7 +15,7 @@ from kafka.record.default_records import DefaultRecordBatch
 
 from cluster.broker.errors import ErrorCode, RequestError
 
-logger = logging.getLogger(__name__)
+logger = logging.getLogger("millrace.broker")
 
 HEADER: Final = struct.Struct(">qiibIhiqqqhii")
 HEADER_BYTES: Final = HEADER.size

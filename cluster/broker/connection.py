@@ -17,7 +17,7 @@ from cluster.broker.segment import FileSlice
 from cluster.broker.services import Services
 from cluster.broker.wire import Part
 
-logger = logging.getLogger(__name__)
+logger = logging.getLogger("millrace.broker")
 
 _PREFIX: Final = struct.Struct(">ihh")  # request length, type, version
 _REQUEST_BYTES_MIN: Final = 8

@@ -10,7 +10,7 @@ from cluster.broker.group import Group
 from cluster.broker.limits import Limits
 from cluster.broker.offset_store import Committed, OffsetStore
 
-logger = logging.getLogger(__name__)
+logger = logging.getLogger("millrace.broker")
 
 
 class Groups:

@@ -17,7 +17,7 @@ from cluster.broker.partition_log import PartitionLog
 from cluster.broker.services import Request, Services
 from cluster.broker.wire import FetchedPartition, Part, ProduceBody, ProducedBatch, fetch_response
 
-logger = logging.getLogger(__name__)
+logger = logging.getLogger("millrace.broker")
 
 EARLIEST: Final = -2
 LATEST: Final = -1

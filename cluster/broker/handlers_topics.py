@@ -21,7 +21,7 @@ from cluster.broker.limits import KAFKA_NAMES, LogConfig, with_kafka_settings
 from cluster.broker.services import NODE_ID, Request, Services
 from cluster.broker.topics import Topic
 
-logger = logging.getLogger(__name__)
+logger = logging.getLogger("millrace.broker")
 
 _Broker = MetadataResponse.MetadataResponseBroker
 _Topic = MetadataResponse.MetadataResponseTopic

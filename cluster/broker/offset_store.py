@@ -13,7 +13,7 @@ from cluster.broker.data_dir import replace_file
 from cluster.broker.errors import DataDirError, ErrorCode, RequestError
 from cluster.broker.limits import MIB
 
-logger = logging.getLogger(__name__)
+logger = logging.getLogger("millrace.broker")
 
 _REWRITE_BYTES: Final = 4 * MIB
 METADATA_BYTES_MAX: Final = 4096

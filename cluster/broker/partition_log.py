@@ -19,7 +19,7 @@ from cluster.broker.limits import LogConfig
 from cluster.broker.producers import ProducerTable
 from cluster.broker.segment import FileSlice, Segment, open_segments
 
-logger = logging.getLogger(__name__)
+logger = logging.getLogger("millrace.broker")
 
 _START_FILE: Final = "start-offset"
 

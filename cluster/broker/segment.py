@@ -27,7 +27,7 @@ from cluster.broker.batch import (
 )
 from cluster.broker.errors import LogDamagedError
 
-logger = logging.getLogger(__name__)
+logger = logging.getLogger("millrace.broker")
 
 
 @dataclass(frozen=True)

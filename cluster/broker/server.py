@@ -28,7 +28,7 @@ from cluster.broker.producers import ProducerIds
 from cluster.broker.services import Services
 from cluster.broker.topics import TopicStore
 
-logger = logging.getLogger(__name__)
+logger = logging.getLogger("millrace.broker")
 
 _ANY_HOSTS: Final = ("0.0.0.0", "::", "")  # noqa: S104  names, not a binding
 _EXPIRE_S: Final = 0.5

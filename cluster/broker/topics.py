@@ -18,7 +18,7 @@ from cluster.broker.errors import ErrorCode, RequestError, TopicError
 from cluster.broker.limits import Limits, LogConfig
 from cluster.broker.partition_log import PartitionLog
 
-logger = logging.getLogger(__name__)
+logger = logging.getLogger("millrace.broker")
 
 _NAME: Final = re.compile(r"[a-zA-Z0-9._-]{1,249}")
 _SETTINGS_FILE: Final = "topic.json"

@@ -6,7 +6,8 @@ import json
 import logging
 import os
 import re
-from collections.abc import Iterator
+import tempfile
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from cluster.models.mlflow_versions import (
 from cluster.models.model_files import ModelFilesError, code_version
 from cluster.models.points import Point, metric_name
 from cluster.models.redaction import without_secrets
+from cluster.models.run_page import EXPERIMENT_TAGS, NOTE_TAG, run_tags, stream_of
 from cluster.snapshots.errors import SnapshotDamagedError
 from cluster.snapshots.remote_place import place_of
 
@@ -66,14 +68,16 @@ class MlflowRun:
     def open(self) -> None:
         """Import mlflow, create database, experiment and run or find them, and record the pipeline: each once."""
         self._client = self._client or _connect(self._uri)
+        from mlflow.entities import DatasetInput, Param
+
         if self.run_id is None and not self._continue():
             self._experiment_id = self._find_experiment()
-            run = self._client.create_run(self._experiment_id, tags=self._tags(), run_name=self._run_name)
+            tags = run_tags(self._pipeline, self._run_name, code_version())
+            run = self._client.create_run(self._experiment_id, tags=tags, run_name=self._run_name)
             self._remember(run.info.run_id)
             self.run_id = run.info.run_id
+            self._client.log_inputs(self.run_id, [DatasetInput(stream_of(self._pipeline))])
         if not self._described:
-            from mlflow.entities import Param
-
             # MLflow never changes a parameter: what a continued run began with stays; pipeline.yaml is the newest.
             flat = _flat(self._pipeline)
             params = [Param(name, value) for name, value in flat if name not in self._known]
@@ -154,6 +158,19 @@ class MlflowRun:
         for name, value in tags.items():
             self._client.set_tag(self.run_id, metric_name(name), value[:_TAG_CHARACTERS_MAX])
 
+    def attach(self, files: Mapping[str, bytes], note: str, tags: dict[str, str]) -> None:
+        """Put files (by path) into the run, in place of those of before; describe it, unless somebody else has."""
+        with tempfile.TemporaryDirectory(prefix="millrace-") as scratch:
+            for name, content in files.items():
+                path = Path(scratch, name)
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_bytes(content)
+            self._client.log_artifacts(self.run_id, scratch)
+        present = self._client.get_run(self.run_id).data.tags.get(NOTE_TAG, "")
+        if not present or present.startswith(note.split("\n", 1)[0]):
+            tags = {**tags, NOTE_TAG: note}
+        self.tag(tags)
+
     def close(self, status: str) -> None:
         """End the run."""
         self._client.set_terminated(self.run_id, status)
@@ -164,22 +181,9 @@ class MlflowRun:
         if found is None:
             path = _sqlite_path(self._uri)
             artifacts = (path.parent / "artifacts").as_uri() if path else None
-            unless_it_exists(self._client.create_experiment, name, artifacts)
+            unless_it_exists(self._client.create_experiment, name, artifacts, EXPERIMENT_TAGS)
             found = self._client.get_experiment_by_name(name)
         return str(found.experiment_id)
-
-    def _tags(self) -> dict[str, str]:
-        source = self._pipeline.get("source", {})
-        where = source.get("topic") or source.get("path") or "unknown source"
-        name = self._pipeline["name"]
-        return {
-            "millrace.version": code_version(),
-            "millrace.pipeline": name,
-            "millrace.run": self._run_name,
-            "millrace.source": where,
-            "mlflow.source.name": name,
-            "mlflow.note.content": f"Online learning of pipeline {name} from {where}; metrics are drawn over records.",
-        }
 
 
 def tracking_uri_of(pipeline: dict[str, Any]) -> str:

@@ -55,7 +55,7 @@ def register_version(
     manifest = read_manifest(request.folder)
     name = model_name(pipeline)
     model = _upload(client, experiment_id, run_id, name, request.folder, manifest)
-    unless_it_exists(client.create_registered_model, name)
+    unless_it_exists(client.create_registered_model, name, None, _model_description(pipeline, name))
     tags = _version_tags(manifest, request)
     # The artifact location and not models:/<id>: a local registry would look that id up in the global tracking URI.
     version = client.create_model_version(
@@ -103,17 +103,35 @@ def unless_it_exists(create: Callable[..., Any], *arguments: Any) -> None:
 
 
 def _version_tags(manifest: dict[str, Any], request: Registration) -> dict[str, str]:
+    """The most telling first: MLflow lists them in this order, one below the other."""
     return {
-        "offsets": json.dumps(manifest["offsets"]),
         "records": str(manifest["records"]),
-        "code_version": manifest["code_version"],
         **{
             metric_name(name): f"{value:.6g}"
             for name, value in request.metrics.items()
             if math.isfinite(value)
         },
         **request.tags,
+        "code_version": manifest["code_version"],
+        "offsets": json.dumps(manifest["offsets"]),
     }
+
+
+def _model_description(pipeline: dict[str, Any], name: str) -> str:
+    return f"""Model of pipeline **{pipeline["name"]}**, which learns continuously.
+
+Each version is its state at one moment.
+
+The alias `{CHAMPION}` is the version to use: the newest, or the one that a rollback went back to.
+
+```python
+model = mlflow.pyfunc.load_model("models:/{name}@{CHAMPION}")
+model.predict(frame)  # a pandas frame with the features as columns
+```
+
+Tags of a version: metrics of its run until then (each record predicted first, then learnt), records, the run with its
+snapshot, and the offsets of the stream up to which it has learnt.
+"""
 
 
 def _description(pipeline: dict[str, Any], manifest: dict[str, Any], metrics: dict[str, float]) -> str:

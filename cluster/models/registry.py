@@ -22,13 +22,13 @@ from pathlib import Path
 from typing import Any
 
 from cluster.models.mlflow_run import MlflowRun, Registration, RegistryError, permanent, sentence
+from cluster.models.notes import Note, Notes
 from cluster.models.points import METRICS_PER_CALL, Point, PointQueue
 
 __all__ = ["RunLog"]
 
 _BACKOFF_MAX_S = 30.0
 _ATTEMPTS_MAX = 5
-_NOTES_MAX = 1000
 
 
 class RunLog:
@@ -40,7 +40,7 @@ class RunLog:
     def __init__(self, *, points_max: int = 2000, say: Callable[[str], None] | None = None) -> None:
         self._points = PointQueue(points_max)
         self._requests: deque[Registration] = deque()
-        self._notes: deque[Callable[[MlflowRun], None]] = deque(maxlen=_NOTES_MAX)
+        self._notes = Notes()
         self._decisions = itertools.count(1)
         self._settling = threading.Lock()
         self._say = say or logging.getLogger("millrace.registry").warning
@@ -98,8 +98,15 @@ class RunLog:
 
     def tag(self, tags: dict[str, str]) -> None:
         """Set tags of the run; returns at once."""
-        self._notes.append(lambda run: run.tag(tags))
+        self._notes.put(Note(lambda run: run.tag(tags)))
         self._wake.set()
+
+    def attach(self, files: Callable[[], dict[str, bytes]], note: str, tags: dict[str, str]) -> None:
+        """Put files (by path), a description and tags into the run, in place of those that still wait; returns at once.
+
+        `files` is called in MLflow's thread, so what is costly to make holds up nobody.
+        """
+        self._notes.put(Note(lambda run: run.attach(files(), note, tags), "attached"))
 
     def decide(self) -> int:
         """The place in time of a decision who is the champion: of two, the later one holds, whenever they are sent."""
@@ -113,7 +120,7 @@ class RunLog:
         decided = self.decide()
         if self._run is not None:
             self._run.crown_only_from(decided)
-        self._notes.append(lambda run: run.crown(version(), decided))
+        self._notes.put(Note(lambda run: run.crown(version(), decided)))
         self._wake.set()
 
     def register(
@@ -172,7 +179,7 @@ class RunLog:
             self._tried.set()
             self._send_points(run)
             self._send_models(run)
-            self._send_notes(run)
+            self._notes.send(run, self._say)
             if closing:
                 run.close(closing)
                 self._complete = True
@@ -199,18 +206,6 @@ class RunLog:
                     raise
                 self._points.dropped += len(points)
                 self._say(f"MLflow refuses {len(points)} point(s), which are dropped. {sentence(error)}")
-
-    def _send_notes(self, run: MlflowRun) -> None:
-        while self._notes:
-            note = self._notes[0]
-            try:
-                note(run)
-            except Exception as error:
-                if not permanent(error) and getattr(error, "error_code", "") != "RESOURCE_DOES_NOT_EXIST":
-                    raise
-                self._say(f"MLflow refuses a tag or an alias, which is left out. {sentence(error)}")
-            if self._notes and self._notes[0] is note:
-                self._notes.popleft()
 
     def _send_models(self, run: MlflowRun) -> None:
         while self._requests:

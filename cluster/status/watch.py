@@ -6,12 +6,15 @@ its own pace; all of it from the supervisor's thread, and none of it may block.
 
 from __future__ import annotations
 
+import logging
 import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from cluster.figures import Figures, metric_points
+from cluster.logs import log_context
 from cluster.models.redaction import without_secrets
+from cluster.models.run_page import RunPage
 from cluster.snapshots.errors import SupersededError
 from cluster.status.compose import figures_part, job_part, shards_part, snapshots_part
 from cluster.status.document import StatusDocument
@@ -28,8 +31,15 @@ if TYPE_CHECKING:
     from cluster.snapshots.manifest import SnapshotManifest
     from cluster.starts import Start
     from cluster.status.publisher import StatusPublisher
+    from learning.learner import Metrics
 
 __all__ = ["JobWatch", "telling_how_it_ends"]
+
+log = logging.getLogger("millrace.job")
+
+_TELL_INTERVAL_S = 10.0
+_ATTACH_INTERVAL_S = 60.0
+"""Between two drawings of the charts in MLflow, each some tenths of a second of its thread; the last is at the end."""
 
 
 @contextmanager
@@ -65,6 +75,7 @@ class JobWatch:
         self._log = log
         self._publisher = publisher
         self._interval_s = pipeline.mlflow.interval_s
+        log_context(run=run.name)
         self._job = job_part(pipeline, run, log.run_id, local=local)
         self._document = StatusDocument(
             state="starting", written_s=time.time(), interval_s=pace_s, job=self._job
@@ -77,6 +88,9 @@ class JobWatch:
         self._window: Window | None = None
         self._written: tuple[SnapshotManifest | None, float | None] = (None, None)
         self._counters: list[dict[str, Any]] = []
+        self._page = RunPage(without_secrets(pipeline.model_dump(mode="json")), run.name)
+        self._metrics: Metrics | None = None
+        self._attach_s = self._told_s = 0.0
         self.recoveries = 0
         self.progress: ProgressLine | None = None
         self._local = local
@@ -107,6 +121,7 @@ class JobWatch:
 
     def said(self, sentence: str) -> None:
         """The job has said something to people."""
+        log.info("%s", sentence)
         self._events.said(sentence)
         self._publish()
 
@@ -151,6 +166,10 @@ class JobWatch:
             **shards_part(self._counters),
         )
         self._export(self._document)
+        if due and seconds >= self._told_s:
+            self._tell()
+        if due and seconds >= self._attach_s:
+            self._attach()
 
     def totals(self, status: Status) -> Figures:
         """All that this job has done, until now."""
@@ -164,6 +183,8 @@ class JobWatch:
     def ended(self, state: str, reason: str | None = None) -> None:
         """The job has ended: `finished`, `stopped` or `failed`, with the reason."""
         self._publish(state=state, reason=reason)
+        log.info("the job has ended: %s%s", state, f", {reason}" if reason else "")
+        self._attach()
         self._export(self._document)
 
     def _log_points(self, status: Status, seconds: float) -> None:
@@ -172,8 +193,26 @@ class JobWatch:
         for event in self._events.take(status.events):
             self._log.log({f"events/{event.kind}": 1.0}, event.records)
             self._log.tag({f"millrace.{event.kind}.{event.records:012d}": event.sentence})
-        self._log.log(points, status.records)
-        self._logged = (status, seconds)
+            self._page.mark(event)
+        if status.records or status.lag:  # a point of nothing would come before all charts
+            self._log.log(points, status.records)
+        self._logged, self._metrics = (status, seconds), status.metrics
+        self._page.add(figures)
+
+    def _tell(self) -> None:
+        """A line for machines: what the progress line is for people."""
+        status, self._told_s = self._document, self.seconds + _TELL_INTERVAL_S
+        quality = {name: own.window for name, own in list(status.quality.items())[:2]}
+        fields = {"records": status.records, "records_per_s": status.records_per_s, "lag": status.lag,
+                  "dead": status.dead, "produced_to_learnt_p99_s": status.freshness.p99_s, **quality}  # fmt: skip
+        log.info("progress", extra={"fields": fields})
+
+    def _attach(self) -> None:
+        """Bring the run's page in MLflow up to date."""
+        status = self._document
+        self._attach_s = self.seconds + _ATTACH_INTERVAL_S
+        tags = {"millrace.state": status.state, "millrace.records": str(status.records)}
+        self._log.attach(self._page.files(status, self._metrics), self._page.note(status), tags)
 
     def _publish(self, **changes: Any) -> None:
         job = self._job.model_copy(update={"mlflow_run": self._log.run_id})

@@ -36,7 +36,7 @@ __all__ = [
     "has_broker",
 ]
 
-log = logging.getLogger(__name__)
+log = logging.getLogger("millrace.stream")
 
 MIB = 2**20
 BROKER_AWAY_S = 2.0

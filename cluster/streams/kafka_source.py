@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 __all__ = ["KafkaSource"]
 
-log = logging.getLogger(__name__)
+log = logging.getLogger("millrace.stream")
 
 READY_BATCHES_MAX = 2
 BUFFER_BYTES_MAX = 2 * BATCH_BYTES_MAX

@@ -106,7 +106,7 @@ GARBAGE = [
 def test_garbage_closes_its_connection_only(broker, caplog, data):
     """Something that is no Kafka client connects: its connection is closed with a line in the log, others go on."""
     producer = KafkaProducer(bootstrap_servers=broker.bootstrap_servers)
-    with caplog.at_level(logging.WARNING, "cluster.broker"), connect(broker) as sock:
+    with caplog.at_level(logging.WARNING, "millrace.broker"), connect(broker) as sock:
         sock.sendall(data)
         assert closed_by_peer(sock)
     assert any("Closed the connection of 127.0.0.1" in message for message in caplog.messages)
@@ -117,7 +117,7 @@ def test_garbage_closes_its_connection_only(broker, caplog, data):
 
 def test_half_a_request_is_given_up(broker, caplog):
     """A client stops in the middle of a request: after frame_s_max the connection is closed; a slow one is served."""
-    with connect(broker) as sock, caplog.at_level(logging.WARNING, "cluster.broker"):
+    with connect(broker) as sock, caplog.at_level(logging.WARNING, "millrace.broker"):
         sock.sendall(struct.pack(">ihhi", 1000, 3, 5, 1))
         assert closed_by_peer(sock)
         assert "within 1 s" in caplog.text
