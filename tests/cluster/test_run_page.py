@@ -6,6 +6,7 @@ import csv
 import io
 import struct
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -122,7 +123,7 @@ def test_the_past_stays_bounded_and_forgets_what_was_taken_back() -> None:
 
 def test_a_table_says_what_is_unknown_by_nothing() -> None:
     """MLflow shows the file as a table; a name with a comma stays one cell."""
-    rows = {"city=Oslo, N": {"records": 3, "auc": None}, "other": {"auc": 0.5}}
+    rows: dict[str, dict[str, Any]] = {"city=Oslo, N": {"records": 3, "auc": None}, "other": {"auc": 0.5}}
     read = list(csv.reader(io.StringIO(table_csv("slice", rows).decode())))
     assert read == [["slice", "records", "auc"], ["city=Oslo, N", "3", ""], ["other", "", "0.5"]]
 
