@@ -39,7 +39,8 @@ class StatusPublisher:
         self._interval_s = interval_s
         self._say = say
         self._newest: StatusDocument | None = None
-        self._closing = threading.Event()
+        self._wake = threading.Event()
+        self._closing = False
         self._failing = False
         self._thread = threading.Thread(target=self._work, name="millrace-status", daemon=True)
 
@@ -50,20 +51,26 @@ class StatusPublisher:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._closing.set()
+        self._closing = True
+        self._wake.set()
         self._thread.join(_CLOSE_TIMEOUT_S)
 
     def publish(self, document: StatusDocument) -> None:
-        """This is the newest; returns at once."""
-        self._newest = document
+        """This is the newest; returns at once. The first is written at once too."""
+        first, self._newest = self._newest is None, document
+        if first:
+            self._wake.set()
 
     def withdraw(self) -> None:
         """Write no more: another job learns the run now, and writes its own."""
         self._newest = None
 
     def _work(self) -> None:
-        while not self._closing.wait(self._interval_s):
-            self._write()
+        while not self._closing:
+            self._wake.wait(self._interval_s)
+            self._wake.clear()
+            if not self._closing:
+                self._write()
         self._write()
 
     def _write(self) -> None:

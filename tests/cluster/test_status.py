@@ -90,6 +90,7 @@ def test_a_local_job_is_seen_while_it_learns_and_after_it_was_stopped(
 
 def test_a_killed_job_is_called_dead(learning: Command, tmp_path: Path) -> None:
     """kill -9 leaves a status that says `learning`: its age and its process tell, and so does the exit code."""
+    learning.wait_for(lambda: look(tmp_path, "w")[1]["state"] == "learning", "learning in the status")
     os.kill(learning.process.pid, signal.SIGKILL)
     learning.process.wait()
     seen: dict[str, Any] = {}
