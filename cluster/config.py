@@ -26,6 +26,7 @@ from cluster.config_watch import DriftConfig, SlicesConfig, StatisticsConfig
 from learning.policy import TablePolicy
 
 __all__ = [
+    "BaseConfig",
     "ClusterConfig",
     "DeadLettersConfig",
     "FeaturesConfig",
@@ -109,6 +110,15 @@ class FeaturesConfig(Section):
         return self
 
 
+class BaseConfig(Section):
+    """What a new run begins with (cluster/warm_start.py), besides nothing."""
+
+    path: str | None = None
+    """A .safetensors file or state_dict (.pt, .pth, .bin), weights as .json, the folder of a model, or models:/..."""
+    confidence: Annotated[float, Field(ge=0)] = 1.0
+    """Squared gradients that weights as JSON are trusted for; more holds them longer."""
+
+
 class SnapshotsConfig(Section):
     """Where the state is written, and how often. One is always taken at the end."""
 
@@ -180,6 +190,7 @@ class Pipeline(Section):
     source: Annotated[KafkaSourceConfig | FileSourceConfig, Field(discriminator="kind")]
     features: FeaturesConfig = FeaturesConfig()
     learner: AnyLearnerConfig = Field(default_factory=default_learner)
+    base: BaseConfig = BaseConfig()
     tables: dict[str, TablePolicyConfig] = Field(default_factory=dict)
     """Admission, expiry and ceiling of the learner's tables, by name; a table that is not named keeps every key."""
     batch_records: Annotated[int, Field(ge=1, le=1_000_000)] = 4096

@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING
 
 from actors.ports import SourceError
 from cluster.assembly import WorkerSpec, build_state, feature_names, watch_plan
+from cluster.base_files import BaseError
 from cluster.first_look import FirstLook
 from cluster.same_run import check_partitions, check_same
 from cluster.sizes import Sizes, as_scaled
 from cluster.snapshots.errors import SnapshotDamagedError
 from cluster.snapshots.job_arrays import read_job
+from cluster.warm_start import write_base
 from learning.coordination import assign
 from learning.job_state import JobPlan, JobState
 
@@ -179,6 +181,13 @@ class Starter:
         bounds = self._look.first()
         # All of them, those without a record yet too: a run that begins at the end must not begin there again.
         offsets = {partition: first for partition, (first, _) in bounds.items()}
+        if self._pipeline.base.path is not None:
+            ends = {partition: end for partition, (_, end) in bounds.items()}
+            try:
+                base = write_base(self._pipeline, self._store, offsets, ends, self._next_generation())
+            except BaseError as error:
+                raise UnusableRunError(str(error)) from error
+            return self.at(base)
         metrics = self._pipeline.learner.build().metrics()
         return self._start(JobState(0, offsets, 0, 0, metrics), bounds, {}, (0, 0), 0)
 
