@@ -3,7 +3,7 @@
 All predict each record before they learn it, in the file's order, from the same columns (decoded by our own source:
 numbers, and categories as one feature for each value), one run each:
 
-    ours                          jobs.evaluate with the learner `population` and its default settings
+    ours                          jobs.evaluate FILE with its defaults, whatever they are (--learner: another one)
     VW --ftrl, default            rate 0.005, numbers as they come
     VW --ftrl, best in hindsight  of five rates (0.02 to 8), each with numbers as they come, as running z-scores, and
                                   with each value as a category: fifteen ways
@@ -11,7 +11,7 @@ numbers, and categories as one feature for each value), one run each:
 
 VW has 2^24 weights. Skips, with a sentence, streams that are not there.
 
-    python -m benchmarks.quality [--data ../shared/data] [--only elec2,noaa_weather] [--learner population]
+    python -m benchmarks.quality [--data ../shared/data] [--only elec2,noaa_weather] [--learner ftrl]
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from rich.console import Console
 
 from benchmarks.measure import machine
 from cluster.config import FeaturesConfig, FileSourceConfig
+from cluster.config_learners import DEFAULT_LEARNER
 from cluster.evaluate import Evaluation, evaluate
 from cluster.streams.file_source import FileSource
 from learning.batch import NUMBER, Batch
@@ -85,10 +86,10 @@ def score(title: str, predictions: np.ndarray, labels: np.ndarray) -> Score:
     return Score(title, of["log_loss"], of["auc"], of["accuracy"])
 
 
-def ours(path: Path, learner: str) -> Score:
+def ours(path: Path, learner: str | None) -> Score:
     """The product's own way, from the file to the metrics."""
     found = evaluate(Evaluation(path, learner=learner, ignore=NEVER), Console(file=io.StringIO()))
-    return Score(f"ours, `{learner}`", found["log_loss"], found["auc"], found["accuracy"])
+    return Score(f"ours, `{learner or DEFAULT_LEARNER}`", found["log_loss"], found["auc"], found["accuracy"])
 
 
 def write_vw(path: Path, batches: list[Batch]) -> None:
@@ -165,7 +166,7 @@ def river(batches: list[Batch], labels: np.ndarray) -> Score:
     return score("river StandardScaler, LogisticRegression", np.array(predictions), labels)
 
 
-def print_stream(path: Path, learner: str, folder: Path) -> None:
+def print_stream(path: Path, learner: str | None, folder: Path) -> None:
     """One row for each contestant."""
     batches = batches_of(path)
     labels = np.concatenate([batch.labels for batch in batches])
@@ -186,7 +187,7 @@ def print_stream(path: Path, learner: str, folder: Path) -> None:
 def main(
     data: Annotated[Path, typer.Option(help="Folder of the streams.")] = Path("../shared/data"),
     only: Annotated[str, typer.Option(help="Comma-separated names of streams; else all.")] = "",
-    learner: Annotated[str, typer.Option(help="Our learner.")] = "population",
+    learner: Annotated[str | None, typer.Option(help="Our learner, if not the default one.")] = None,
 ) -> None:
     """Measure and print a table for RESULTS.md."""
     print(

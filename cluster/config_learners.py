@@ -28,7 +28,7 @@ __all__ = [
     "section_of",
 ]
 
-DEFAULT_LEARNER = "ftrl"
+DEFAULT_LEARNER = "population"
 
 
 class Section(BaseModel):

@@ -25,7 +25,9 @@ def main(
     ] = None,
     learner: Annotated[
         str | None,
-        typer.Option(help="ftrl or population (binary labels), or factors (ratings of items by users)."),
+        typer.Option(
+            help="population (binary labels; the default), ftrl, or factors (ratings of items by users)."
+        ),
     ] = None,
     user: Annotated[str | None, typer.Option(help="Column of the user, for factors; else `user`.")] = None,
     item: Annotated[str | None, typer.Option(help="Column of the item, for factors; else `item`.")] = None,

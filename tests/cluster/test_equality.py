@@ -46,10 +46,16 @@ def pipeline(broker: Broker, folder: Path, topic: str, predictions: str, *overri
     return build_pipeline(values, list(overrides), origin="test")
 
 
-def state(result: JobResult) -> dict[int, tuple[float, ...]]:
-    """Rows by key of the job's last snapshot."""
+def state(result: JobResult) -> dict[str, dict[int, tuple[float, ...]]]:
+    """Rows by key of the tables of the job's last snapshot."""
     arrays = load_model(result.snapshot).arrays
-    return {int(k): tuple(row) for k, row in zip(arrays["weights.keys"], arrays["weights.rows"], strict=True)}
+    tables = [name.removesuffix(".rows") for name in arrays if name.endswith(".rows")]
+    return {
+        name: {
+            int(k): tuple(row) for k, row in zip(arrays[f"{name}.keys"], arrays[f"{name}.rows"], strict=True)
+        }
+        for name in tables
+    }
 
 
 def predictions(broker: Broker, topic: str) -> dict[str, float]:
@@ -62,7 +68,7 @@ def predictions(broker: Broker, topic: str) -> dict[str, float]:
 @pytest.fixture(scope="module")
 def single(
     broker: Broker, topics: dict[str, str], tmp_path_factory: pytest.TempPathFactory
-) -> tuple[dict[int, tuple[float, ...]], dict[str, float], JobResult]:
+) -> tuple[dict[str, dict[int, tuple[float, ...]]], dict[str, float], JobResult]:
     """State, predictions and result of one process over the JSON topic in batches of 256."""
     settings = pipeline(
         broker, tmp_path_factory.mktemp("single"), topics["json"], "out-single", "batch_records=100"
@@ -90,19 +96,26 @@ def test_one_worker_on_ray_equals_one_process(
 
 
 @pytest.mark.parametrize(
-    ("shards", "size", "form"), [(2, 1, "json"), (3, 7, "json"), (2, 256, "arrow"), (1, 4096, "json")]
+    ("shards", "size", "form", "learner"),
+    [
+        (2, 1, "json", "ftrl"),
+        (3, 7, "json", "ftrl"),
+        (2, 256, "arrow", "ftrl"),
+        (1, 4096, "json", "ftrl"),
+        (3, 7, "json", "population"),
+        (2, 256, "arrow", "population"),
+    ],
 )
 @pytest.mark.usefixtures("local_ray")
 def test_batch_sizes_on_ray_equal_the_same_batch_size_in_one_process(
-    broker: Broker, topics: dict[str, str], tmp_path: Path, shards: int, size: int, form: str
+    broker: Broker, topics: dict[str, str], tmp_path: Path, shards: int, size: int, form: str, learner: str
 ) -> None:
     """Over several partitions the batch size sets the round robin, so each size has its own one-process twin."""
     console, results = Console(file=io.StringIO()), {}
     for local in (True, False):
-        out = f"size-{shards}-{size}-{form}-{local}"
-        settings = pipeline(
-            broker, tmp_path / out, topics[form], out, f"cluster.shards={shards}", f"batch_records={size}"
-        )
+        out = f"size-{shards}-{size}-{form}-{learner}-{local}"
+        overrides = (f"cluster.shards={shards}", f"batch_records={size}", f"learner={{kind: {learner}}}")
+        settings = pipeline(broker, tmp_path / out, topics[form], out, *overrides)
         results[local] = (state(run_job(settings, console, local=local)), predictions(broker, out))
     assert results[True] == results[False]
 

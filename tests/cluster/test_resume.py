@@ -28,7 +28,7 @@ pytestmark = pytest.mark.timeout(200)
 def pipeline_of(broker: Broker, folder: Path, topic: str, *overrides: str) -> Pipeline:
     """A bounded job over a topic, in a run that has a name."""
     values = {
-        "name": "resumed", "run": "r1", "batch_records": 50,
+        "name": "resumed", "run": "r1", "batch_records": 50, "learner": {"kind": "ftrl"},
         "source": {
             "kind": "kafka", "topic": topic, "until": "end", "bootstrap_servers": broker.bootstrap_servers,
         },
@@ -142,11 +142,12 @@ def test_the_command_continues_a_run_by_its_name(broker: Broker, tmp_path: Path)
     """What a person types: --run NAME, the sentence that names it, and --run NAME again."""
     produce(broker, "resume-command", records(300), 1)
     file = tmp_path / "pipeline.yaml"
-    source = f"{{topic: resume-command, until: end, bootstrap_servers: '{broker.bootstrap_servers}'}}"
+    source = (
+        f"kind: kafka, topic: resume-command, until: end, bootstrap_servers: '{broker.bootstrap_servers}'"
+    )
     file.write_text(
-        f"name: resumed\nbatch_records: 20\nmlflow: {{enabled: false}}\nsource: {source}\n".replace(
-            "{topic", "{kind: kafka, topic"
-        )
+        "name: resumed\nbatch_records: 20\nlearner: {kind: ftrl}\nmlflow: {enabled: false}\n"
+        f"source: {{{source}}}\n"
     )
     train = ("jobs.train", file, "--local", "--run", "mine")
     code, out, err = run(*train, "--set", "records_max=100", cwd=tmp_path, timeout_s=120)
