@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
 import typing
 from typing import TYPE_CHECKING, Any
@@ -116,9 +117,18 @@ def _sentence(problem: Any, model: type[BaseModel], origin: str) -> str:
 
 
 def _nearest(steps: list[str], loc: tuple[Any, ...], model: type[BaseModel]) -> str:
+    if loc[0] == "learner" and (kinds := _learners_with(steps[-1])):
+        return f"it belongs to the learner {' or '.join(kinds)}; name that with learner.kind: {kinds[0]}"
     names = _valid_names(loc[:-1], model)
     close = difflib.get_close_matches(steps[-1], names, n=1, cutoff=0.5)
     return f"did you mean {close[0]}?" if close else f"valid here: {', '.join(sorted(names))}"
+
+
+def _learners_with(name: str) -> list[str]:
+    """Kinds of learners that have a parameter of this name."""
+    return [
+        kind for kind, learner in LEARNERS.items() if name in {f.name for f in dataclasses.fields(learner)}
+    ]
 
 
 def _valid_names(loc: tuple[Any, ...], model: type[BaseModel]) -> list[str]:

@@ -191,7 +191,7 @@ class _Job:
             view.said(sentence)
 
         view.starting()
-        with console.status("compiling kernels (half a minute, the first time only)"):
+        with console.status("compiling kernels (most of a minute, the first time only)"):
             warm_up(pipeline.learner.build(), pipeline.policies().values())
         with open_cluster(pipeline, self.named.name, local=local) as cluster:
             with console.status("opening the MLflow run"):

@@ -40,7 +40,9 @@ def check_same(pipeline: Pipeline, manifest: SnapshotManifest) -> None:
     present = pipeline.model_dump(mode="json")
     for section, keys in (("learner", None), ("source", ("kind", "topic", "path")), ("features", None)):
         now, then = present[section], manifest.pipeline.get(section) or {}
-        names = keys or sorted({*now, *then})
+        names = keys or sorted(
+            {*now, *then}, key=lambda name: (name != "kind", name)
+        )  # another kind has other keys
         for name in names:
             if now.get(name) != then.get(name):
                 raise OtherRunError(

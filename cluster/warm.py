@@ -32,7 +32,7 @@ _RECORD = b'{"id":"a","ts":1.5,"features":{%s"x":0.5,"c":"text"},"label":1}'
 
 
 def warm_up(learner: Learner, policies: Collection[TablePolicy] = ()) -> None:
-    """Take records the whole way to `learner`; half a minute on a new machine, later a second or two.
+    """Take records the whole way to `learner`; most of a minute on a new machine, later a second or two.
 
     Tables are made to grow, and to do what `policies` say. One record comes as JSON and one by Arrow, whose first
     conversion to numpy imports pandas: half a second that would else pass in the stream.

@@ -224,6 +224,8 @@ def refuses(capfd: pytest.CaptureFixture[str], main: Any, *arguments: object) ->
         ("name: '[/red]'\nsource: {kind: kafka, topic: t}", [], ["name", "[/red]"]),
         (KAFKA, ["cluster.workers=two"], ["cluster.workers", "integer", "'two'"]),
         (KAFKA, ["cluster.wrokers=2"], ["unknown key cluster.wrokers", "did you mean workers?"]),
+        (KAFKA, ["learner.alpha=1"], ["unknown key learner.alpha", "belongs to the learner ftrl"]),
+        (KAFKA, ["learner.shrae=0"], ["unknown key learner.shrae", "did you mean share?"]),
         (KAFKA, ["cluster.workers"], ["--set expects a.b=value", "'cluster.workers'"]),
         (KAFKA, ["name=[1"], ["--set name=[1", "not valid YAML"]),
         (KAFKA, ["name.first=x"], ["--set name.first=x", "no keys below it"]),
