@@ -139,17 +139,22 @@ def test_versions_of_ray_and_fsspec_are_those_of_the_constraints(ray_cluster: di
 
 def test_kubernetes_files_belong_together() -> None:
     """Kinds, names and labels by which they find one another; every container asks for what it may have."""
-    cluster, job, policy = (read(KUBERAY / f"{name}.yaml") for name in ("cluster", "job", "network-policy"))
-    assert [one["kind"] for one in (cluster, job, policy)] == ["RayCluster", "RayJob", "NetworkPolicy"]
+    names = ("cluster", "job", "network-policy", "pod-monitor")
+    cluster, job, policy, monitor = (read(KUBERAY / f"{name}.yaml") for name in names)
+    kinds = [one["kind"] for one in (cluster, job, policy, monitor)]
+    assert kinds == ["RayCluster", "RayJob", "NetworkPolicy", "PodMonitor"]
     assert job["spec"]["clusterSelector"] == {"ray.io/cluster": cluster["metadata"]["name"]}
     assert cluster["spec"]["authOptions"] == {"mode": "token"}
     pipeline = job["spec"]["entrypoint"].split()[-1]
     assert (ROOT / pipeline).is_file()
     label = policy["spec"]["podSelector"]["matchLabels"]
+    assert monitor["spec"]["selector"]["matchLabels"] == label
+    (endpoint,) = monitor["spec"]["podMetricsEndpoints"]
     for group in pods():
         template = group["template"]
         assert template["metadata"]["labels"] == label
         (container,) = template["spec"]["containers"]
+        assert endpoint["port"] in {port["name"] for port in container["ports"]}
         assert container["resources"]["requests"] == container["resources"]["limits"]
         memory = int(group["rayStartParams"].get("memory", 0))
         assert memory < int(container["resources"]["limits"]["memory"].removesuffix("Gi")) * 2**30
