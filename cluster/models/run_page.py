@@ -16,7 +16,7 @@ from cluster.models.charts import ChartPoint, Marked, calibration_of, calibratio
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from actors.coordinator import JobEvent
+    from actors.status import JobEvent
     from cluster.figures import Figures
     from cluster.status.document import StatusDocument
 

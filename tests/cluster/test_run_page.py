@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from actors.coordinator import JobEvent, Status
+from actors.status import JobEvent, Status
 from cluster.config import build_pipeline
 from cluster.figures import CHARTED_MAX, Figures, metric_points
 from cluster.job import run_job
