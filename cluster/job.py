@@ -192,7 +192,7 @@ class _Job:
 
         view.starting()
         with console.status("compiling kernels (most of a minute, the first time only)"):
-            warm_up(pipeline.learner.build(), pipeline.policies().values())
+            warm_up(pipeline.learner.build(), pipeline.policies().values(), pipeline.drift.detector.build())
         with open_cluster(pipeline, self.named.name, local=local) as cluster:
             with console.status("opening the MLflow run"):
                 log.wait_opened(_MLFLOW_OPEN_TIMEOUT_S)

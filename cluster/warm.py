@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -17,12 +17,18 @@ from cluster.store import ShardedStore
 from cluster.streams.file_source import encode_arrow
 from learning.batch import BatchId
 from learning.bounded import BoundedTable
+from learning.drift import DriftWatch, WatchSettings
 from learning.encoding import NumericEncoder, merge_stats
+from learning.feature_stats import FeatureStats
+from learning.observing import Observer, series_of
+from learning.slices import Slices
 from learning.table import Table
+from learning.worker_state import WorkerState
 
 if TYPE_CHECKING:
     from collections.abc import Collection
 
+    from learning.drift_verdicts import Detector
     from learning.learner import Learner
     from learning.policy import TablePolicy
 
@@ -31,7 +37,9 @@ __all__ = ["warm_up"]
 _RECORD = b'{"id":"a","ts":1.5,"features":{%s"x":0.5,"c":"text"},"label":1}'
 
 
-def warm_up(learner: Learner, policies: Collection[TablePolicy] = ()) -> None:
+def warm_up(
+    learner: Learner, policies: Collection[TablePolicy] = (), detector: Detector | None = None
+) -> None:
     """Take records the whole way to `learner`; most of a minute on a new machine, later a second or two.
 
     Tables are made to grow, and to do what `policies` say. One record comes as JSON and one by Arrow, whose first
@@ -40,7 +48,8 @@ def warm_up(learner: Learner, policies: Collection[TablePolicy] = ()) -> None:
     roles = b"".join(b'"%s":"1",' % role.encode() for role in learner.roles)
     values = [_RECORD % roles, _arrow(learner.roles)]
     messages = Messages(0, np.arange(2, dtype=np.int64), values, np.zeros(2), 2)
-    encoder = NumericEncoder()
+    kind: Any = type(learner.metrics())
+    state = WorkerState(NumericEncoder(), FeatureStats(), Slices(kind))
     decoder = Decoder(
         "warm-up",
         FeaturesConfig(),
@@ -49,17 +58,25 @@ def warm_up(learner: Learner, policies: Collection[TablePolicy] = ()) -> None:
         want_features=True,
         slice_feature="x",
     )
-    batch = encoder.encode(decoder.decode(messages).batch)
-    merge_stats([encoder.state()])
+    read = decoder.decode(messages).batch
+    batch = state.prepare(read)
+    merge_stats([state.encoder.state()])
     shards = DirectShards(1, learner)
     for store in (LocalStore(learner), ShardedStore(0, shards, learner), ShardedStore(1, shards, learner)):
         store.pull(batch)
         pulled = store.wait()
         store.pull(replace(batch, batch_id=BatchId(0, 2, 4)))  # ahead of the push, so that it is carried
-        learner.judge(learner.metrics(), learner.learn(pulled.tables, batch), batch)
+        fresh = Observer(learner).fresh(pulled.tables, batch)
+        predictions = learner.learn(pulled.tables, batch)
+        learner.judge(learner.metrics(), predictions, batch)
+        state.judge(predictions, batch)
         store.push(pulled)
         store.push(store.wait())
         store.flush()
+    _, losses, series = Observer(learner).watched(read, fresh, predictions)
+    watch = DriftWatch(detector, series_of(()), WatchSettings(block_records=1))
+    for _ in range(64):
+        watch.update(0, losses, series)
     _grow_table()
     for policy in policies:
         _apply(policy)

@@ -53,6 +53,36 @@ def _add(at, values, keys, fresh, counts, new, moments, registers):  # noqa: ANN
         registers[row, place] = max(registers[row, place], rank)
 
 
+@njit(cache=True, nogil=True, error_model="numpy")
+def _roots(features, offsets):  # noqa: ANN001, ANN202
+    """For each entry the first one of the same feature at the same place of the records before it, without a gap.
+
+    Records mostly have the same features in the same order, so few of them have to be looked up.
+    """
+    roots = np.empty(len(features), np.int64)
+    before = 0
+    for i in range(len(offsets) - 1):
+        first = offsets[i]
+        for j in range(first, offsets[i + 1]):
+            twin = before + j - first
+            roots[j] = roots[twin] if twin < first and features[twin] == features[j] else j
+        before = first
+    return roots
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _values_of(keys, values, kinds, number, out_values, out_keys):  # noqa: ANN001, ANN202
+    """What `update` takes: numbers, NaN for the rest; keys that tell values apart, of numbers their bits."""
+    for i in range(len(keys)):
+        is_number = kinds[i] == number
+        out_values[i] = values[i] if is_number else np.nan
+        out_keys[i] = keys[i]
+    bits = out_values.view(np.uint64)
+    for i in range(len(keys)):
+        if kinds[i] == number:
+            out_keys[i] = bits[i]
+
+
 @dataclass(frozen=True, slots=True)
 class FeatureSummary:
     """One feature's figures; mean and deviation are NaN where it had no number."""
@@ -107,19 +137,34 @@ class FeatureStats:
                 f"expected as many values, keys and fresh as features, got {len(values)}, {len(keys)} and {len(new)} "
                 f"of {len(features)}"
             )
-        self.records += records
         at = self._locate(np.require(features, np.uint64, ["C", "W"]))
-        self.left_out += int(np.count_nonzero(at < 0))
-        _add(
+        self._take(
             at, np.require(values, np.float64, ["C", "W"]), np.require(keys, np.uint64, ["C", "W"]),
-            np.require(new, np.bool_, ["C", "W"]), self._counts, self._new, self._moments, self._registers,
+            np.require(new, np.bool_, ["C", "W"]), records,
         )  # fmt: skip
 
-    def update_numbers(self, batch: Batch) -> None:
-        """Add the numbers of a batch that no encoder has seen: there the key of an entry is its feature's."""
-        numbers = batch.kinds == NUMBER
-        values = batch.values[numbers].astype(np.float64)
-        self.update(batch.keys[numbers], values, values.view(np.uint64), len(batch))
+    def _take(
+        self,
+        at: NDArray[np.int64],
+        values: NDArray[np.float64],
+        keys: NDArray[np.uint64],
+        new: NDArray[np.bool_],
+        records: int,
+    ) -> None:
+        self.records += records
+        self.left_out += int(np.count_nonzero(at < 0))
+        _add(at, values, keys, new, self._counts, self._new, self._moments, self._registers)
+
+    def update_batch(self, batch: Batch) -> None:
+        """Add all entries of a batch that says of which feature each is, and that no encoder has seen."""
+        assert batch.features is not None, "decode with want_features"
+        values, keys = np.empty(batch.entries), np.empty(batch.entries, np.uint64)
+        _values_of(batch.keys, batch.values, batch.kinds, np.uint8(NUMBER), values, keys)
+        roots = _roots(batch.features, batch.offsets)
+        own = np.flatnonzero(roots == np.arange(len(roots)))
+        places = np.empty(len(roots), np.int64)
+        places[own] = self._locate(batch.features[own])
+        self._take(places[roots], values, keys, np.zeros(len(keys), np.bool_), len(batch))
 
     def _locate(self, features: NDArray[np.uint64]) -> NDArray[np.int64]:
         """Places i64 (m,); -1 where there is no room for another feature."""

@@ -13,6 +13,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numba import njit
 
 from learning.batch import NUMBER
 from learning.job_messages import Watched
@@ -35,6 +36,16 @@ def series_of(features: Sequence[str]) -> tuple[str, ...]:
     return ("features", "new keys", *(f"{what} {name}" for name in features for what in ("missing", "mean")))
 
 
+@njit(cache=True, nogil=True, error_model="numpy")
+def _count_fresh(rows, index, offsets, learnt, out):  # noqa: ANN001, ANN202
+    """Add to each record how many of its entries have no row, or one that was never learnt."""
+    for i in range(len(out)):
+        for j in range(offsets[i], offsets[i + 1]):
+            row = index[j]
+            if row < 0 or rows[row, learnt] == 0.0:
+                out[i] += 1.0
+
+
 class Observer:
     """Of one worker; keeps nothing between batches."""
 
@@ -50,13 +61,11 @@ class Observer:
         for spec, table in zip(self._specs, tables, strict=True):
             if spec.learnt < 0 or not len(table.index):
                 continue
-            unknown = (table.rows[table.index, spec.learnt] == 0.0) | (table.index < 0)
-            if len(unknown) == batch.entries:
-                counts = np.concatenate(([0], np.cumsum(unknown)))
-                new += counts[batch.offsets[1:]] - counts[batch.offsets[:-1]]
+            if len(table.index) == batch.entries:
+                _count_fresh(table.rows, table.index, batch.offsets, spec.learnt, new)
                 entries += lengths
-            elif len(unknown) == len(batch):
-                new += unknown
+            elif len(table.index) == len(batch):
+                _count_fresh(table.rows, table.index, np.arange(len(batch) + 1), spec.learnt, new)
                 entries += 1
         share = np.full(len(batch), np.nan)
         np.divide(new, entries, out=share, where=entries > 0)

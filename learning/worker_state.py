@@ -13,11 +13,11 @@ As arrays, names begin with the part that they are of: `encoder.keys`. Workers m
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from learning.batch import NUMBER
 from learning.encoding import NumericEncoder, merge_stats
 from learning.feature_stats import FeatureStats
 from learning.slices import Slices
@@ -53,15 +53,12 @@ class WorkerState:
     def prepare(self, batch: Batch) -> Batch:
         """The batch as the learner sees it; statistics then include it."""
         if self.statistics is not None and batch.features is not None:
-            numbers = batch.kinds == NUMBER
-            values = np.where(numbers, batch.values.astype(np.float64), np.nan)
-            keys = np.where(numbers, values.view(np.uint64), batch.keys)
-            self.statistics.update(batch.features, values, keys, len(batch))
-        return self.encoder.encode(batch)
+            self.statistics.update_batch(batch)
+        return self.encoder.encode(replace(batch, features=None))
 
     def judge(self, predictions: NDArray[np.float64], batch: Batch) -> None:
         """Take in predictions f64 (n,), made before their labels were learnt."""
-        if self.slices is None:
+        if self.slices is None or predictions.ndim != 1:
             return
         values = batch.slices
         keys = None if values is None else values.keys

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from learning.batch import CATEGORY, NUMBER, Batch, BatchId
+from learning.batch import CATEGORY, NUMBER
 from learning.feature_stats import FeatureStats
+from learning.keys import name_key
+from tests.streams import stream
 
 
 def entries(seed: int, n: int, features: int = 3) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -110,16 +114,31 @@ def test_features_beyond_the_most_are_counted_and_left_out() -> None:
     assert stats.summary()[7].count == 4
 
 
-def test_numbers_of_a_batch_are_taken_before_they_are_encoded() -> None:
-    """Categories among them have no name in their key, and are left to whoever knows it."""
-    batch = Batch(
-        BatchId(0, 0, 2), np.array([1, 2, 1], np.uint64), np.array([1.0, 1.0, 3.0], np.float32),
-        np.array([NUMBER, CATEGORY, NUMBER], np.uint8), np.array([0, 2, 3], np.int64), np.zeros(2, np.float32),
-        np.ones(2, np.float32), np.zeros(2), np.zeros(2), np.arange(2),
-    )  # fmt: skip
-    stats = FeatureStats()
-    stats.update_numbers(batch)
-    (summary,) = stats.summary().values()
-    assert (summary.count, summary.mean, summary.missing_rate) == (2, 2.0, 0.0)
+def test_entries_that_do_not_fit_together_are_refused() -> None:
+    """As many values, keys and marks as features."""
+    keys = np.arange(3, dtype=np.uint64)
     with pytest.raises(ValueError, match="as many"):
-        stats.update(batch.keys, np.zeros(1), batch.keys, 2)
+        FeatureStats().update(keys, np.zeros(1), keys, 2)
+
+
+def test_a_batch_counts_as_its_entries_whatever_the_order_of_their_features() -> None:
+    """Records that lack features or have them in another order: places are looked up once for many, and are right."""
+    random = np.random.default_rng(4)
+    names = np.array([name_key(name) for name in "abcdefgh"], np.uint64)
+    rows = [random.permutation(8)[: random.integers(0, 9)] if i % 3 else np.arange(8) for i in range(300)]
+    chosen = np.concatenate(rows)
+    offsets = np.concatenate(([0], np.cumsum([len(row) for row in rows])))
+    kinds = np.where(chosen % 2 == 0, NUMBER, CATEGORY).astype(np.uint8)
+    values = random.normal(size=len(chosen)).astype(np.float32)
+    keys = np.where(kinds == NUMBER, names[chosen], names[chosen] * np.uint64(3) + np.uint64(1))
+    batch = replace(
+        stream(300), keys=keys, values=values, kinds=kinds, offsets=offsets, features=names[chosen]
+    )
+    whole, plain = FeatureStats(), FeatureStats()
+    whole.update_batch(batch)
+    numbers = np.where(kinds == NUMBER, values.astype(np.float64), np.nan)
+    distinct = np.where(kinds == NUMBER, numbers.view(np.uint64), keys)
+    plain.update(names[chosen], numbers, distinct, 300)
+    assert {n: a.tobytes() for n, a in whole.arrays().items()} == {
+        n: a.tobytes() for n, a in plain.arrays().items()
+    }
