@@ -17,6 +17,8 @@ for name in (
     "recommend",
     "snapshots",
     "drift",
+    "deep",
+    "gpu",
 ):
     print(f"\n## benchmarks/{name}.py\n", flush=True)
     subprocess.run([sys.executable, "-m", f"benchmarks.{name}"], check=True)
