@@ -12,7 +12,7 @@ from learning.staleness import StalenessHistogram
 if TYPE_CHECKING:
     from actors.status import Status
 
-__all__ = ["Figures", "metric_points", "staleness_of"]
+__all__ = ["Figures", "group_points", "metric_points", "staleness_of"]
 
 CHARTED_MAX = 200
 """A group with more figures gets no charts in MLflow; its newest state is there as a table."""
@@ -70,11 +70,10 @@ def metric_points(figures: Figures, shards: list[dict[str, Any]]) -> dict[str, f
         "recovery/generation": float(status.generation),
         **_state_points(shards),
         **{f"staleness/{name}": value for name, value in staleness_of(shards).items()},
-        **_group_points(status.groups),
     }
 
 
-def _group_points(groups: dict[str, dict[str, dict[str, float]]]) -> dict[str, float]:
+def group_points(groups: dict[str, dict[str, dict[str, float]]]) -> dict[str, float]:
     """Further figures, as GROUP/FIGURE/ROW: MLflow draws all weights of experts side by side."""
     return {
         f"{group}/{name}/{row}": value

@@ -206,8 +206,10 @@ def _tables(status: StatusDocument) -> dict[str, bytes]:
         "partitions": {str(p.partition): p.model_dump(exclude={"partition"}) for p in status.partitions},
         "workers": {str(w.worker): w.model_dump(exclude={"worker", "partitions"}) for w in status.workers},
         "shards": {str(s.shard): s.model_dump(exclude={"shard"}) for s in status.shards},
-        **{group: {row: dict(own) for row, own in rows.items()} for group, rows in status.groups.items()},
     }
+    for group, rows in status.groups.items():
+        for row, own in rows.items():
+            tables.setdefault(group, {}).setdefault(row, {}).update(own)
     return {
         f"tables/{name}.csv": table_csv(name.removesuffix("s"), rows) for name, rows in tables.items() if rows
     }

@@ -43,13 +43,17 @@ def quality_table(status: StatusDocument) -> Table | None:
 
 
 def partitions_table(status: StatusDocument, rows_max: int) -> Table | None:
-    """Offsets and lag; of too many, those with the longest lag."""
+    """Offsets, lag and, where it is known, the recent loss; of too many, those with the longest lag."""
     if not status.partitions:
         return None
-    table = _table("partitions", "partition", "worker", "offset", "lag", "a second")
+    own = status.groups.get("partitions", {})
+    metric = next((name for name in _names(own) if name.startswith("window_")), None)
+    more = [] if metric is None else [metric.removeprefix("window_").replace("_", " ")]
+    table = _table("partitions", "partition", "worker", "offset", "lag", "a second", *more)
     longest = sorted(status.partitions, key=lambda p: -(p.lag or 0))[:rows_max]
     for p in sorted(longest, key=lambda p: p.partition):
-        table.add_row(str(p.partition), str(p.worker), count(p.offset), count(p.lag), rate(p.per_s))
+        quality = [] if metric is None else [_figure(own.get(str(p.partition), {}).get(metric))]
+        table.add_row(str(p.partition), str(p.worker), count(p.offset), count(p.lag), rate(p.per_s), *quality)
     _say_rest(table, len(status.partitions) - len(longest), "with less lag")
     return table
 
@@ -107,7 +111,8 @@ def group_tables(status: StatusDocument, rows_max: int) -> list[Table]:
     """Every other group, whatever it is called: slices, features, what is still to come."""
     tables = []
     for group, rows in status.groups.items():
-        if not rows or (group == "experts" and experts_table(status) is not None):
+        shown_above = group == "partitions" or (group == "experts" and experts_table(status) is not None)
+        if not rows or shown_above:
             continue
         names = _names(rows)[:_COLUMNS_MAX]
         table = _table(group, group.removesuffix("s"), *(name.replace("_", " ") for name in names))

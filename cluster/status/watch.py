@@ -11,7 +11,7 @@ import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from cluster.figures import Figures, metric_points
+from cluster.figures import Figures, group_points, metric_points
 from cluster.logs import log_context
 from cluster.models.redaction import without_secrets
 from cluster.models.run_page import RunPage
@@ -90,7 +90,7 @@ class JobWatch:
         self._counters: list[dict[str, Any]] = []
         self._page = RunPage(without_secrets(pipeline.model_dump(mode="json")), run.name)
         self._metrics: Metrics | None = None
-        self._attach_s = self._told_s = 0.0
+        self._attach_s = self._told_s = self._groups_s = 0.0
         self.recoveries = 0
         self.progress: ProgressLine | None = None
         self._local = local
@@ -178,7 +178,7 @@ class JobWatch:
     def log_last(self, status: Status, counters: list[dict[str, Any]] | None) -> None:
         """Record the last moment in MLflow; `counters` of the shards, if they could still be asked."""
         self._counters = counters or self._counters
-        self._log_points(status, self.seconds)
+        self._log_points(status, self.seconds, last=True)
 
     def ended(self, state: str, reason: str | None = None) -> None:
         """The job has ended: `finished`, `stopped` or `failed`, with the reason."""
@@ -187,9 +187,13 @@ class JobWatch:
         self._attach()
         self._export(self._document)
 
-    def _log_points(self, status: Status, seconds: float) -> None:
+    def _log_points(self, status: Status, seconds: float, *, last: bool = False) -> None:
         figures = Figures.between(self._logged or self._first, status, seconds)
         points = metric_points(figures, self._counters)
+        if seconds >= self._groups_s or last:
+            # Each is a chart, and there may be hundreds: after minutes a point of them every minute will do.
+            points |= group_points(status.groups)
+            self._groups_s = seconds + min(seconds / 20, _ATTACH_INTERVAL_S)
         for event in self._events.take(status.events):
             self._log.log({f"events/{event.kind}": 1.0}, event.records)
             self._log.tag({f"millrace.{event.kind}.{event.records:012d}": event.sentence})

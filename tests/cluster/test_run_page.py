@@ -14,7 +14,7 @@ from rich.console import Console
 
 from actors.status import JobEvent, Status
 from cluster.config import build_pipeline
-from cluster.figures import CHARTED_MAX, Figures, metric_points
+from cluster.figures import CHARTED_MAX, Figures, group_points
 from cluster.job import run_job
 from cluster.models.charts import calibration_of
 from cluster.models.run_page import NOTE_TAG, POINTS_MAX, RunPage, description, table_csv
@@ -132,7 +132,7 @@ def test_large_groups_are_tables_and_small_ones_charts() -> None:
     """Ten thousand slices would be ten thousand charts."""
     small = {"experts": {"alpha 0.1": {"weight": 0.5}}}
     large = {"slices": {str(row): {"log_loss": 0.5} for row in range(CHARTED_MAX + 1)}}
-    points = metric_points(figures(10, small | large), [])
+    points = group_points(figures(10, small | large).status.groups)
     assert points["experts/weight/alpha 0.1"] == 0.5
     assert not [name for name in points if name.startswith("slices/")]
 
