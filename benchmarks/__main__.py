@@ -17,6 +17,7 @@ for name in (
     "recommend",
     "snapshots",
     "drift",
+    "recovery",
     "deep",
     "gpu",
 ):
