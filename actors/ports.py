@@ -6,13 +6,13 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
-    import numpy as np
     from numpy.typing import NDArray
 
     from learning.batch import Batch, BatchId
     from learning.exchange import Moment
     from learning.job_messages import Arrived, Directive, Reported
     from learning.learner import TableRows
+    from learning.mixer import Mixed
     from learning.table_state import TableChange, TableState
 
     Tables = dict[str, TableState]
@@ -177,7 +177,7 @@ class DeadLetterPort(Protocol):
 class PredictionPort(Protocol):
     """Where predictions go."""
 
-    def write(self, batch: Batch, predictions: NDArray[np.float64], version: str) -> None:
+    def write(self, batch: Batch, mixed: Mixed, version: str) -> None:
         """Accept a batch's predictions; delivered after `flush`."""
 
     def flush(self) -> None:

@@ -136,7 +136,8 @@ class Worker:
         batch = self._pacing.paced(batch, self._directive)
         observer, watched = self._observer, None
         fresh = observer.fresh(pulled.tables, batch) if observer is not None else None
-        predictions = self._learner.learn(pulled.tables, batch)
+        mixed = self._state.mix(self._learner.learn(pulled.tables, batch), batch)
+        predictions = mixed.predictions
         store.push(pulled)
         self._state.judge(predictions, batch)
         if observer is not None and fresh is not None:
@@ -144,7 +145,7 @@ class Worker:
         self._unacknowledged.append(Learnt(decoded, predictions, watched))
         if self._world.predictions is not None:
             own = predictions if predictions.ndim == 1 else predictions[:, 0]
-            self._world.predictions.write(batch, own, str(self._moment.snapshot))
+            self._world.predictions.write(batch, mixed._replace(predictions=own), str(self._moment.snapshot))
 
     def _settle(self) -> None:
         """Have everything acknowledged and reported, and learn what is wanted: there is time to wait for the answer."""
@@ -209,6 +210,8 @@ class Worker:
             self._heed(self._world.coordinator.directive())
         self._moment = self._directive.moment
         self._world.store.advance(self._moment)
+        if self._state.ensemble is not None and self._directive.shared:
+            self._state.ensemble.share(self._directive.shared)
 
     def _arrive(self, *, finished: bool) -> None:
         self._world.dead_letters.flush()

@@ -12,6 +12,8 @@ from cluster.streams.open import open_source
 from cluster.streams.sinks import open_dead_letters, open_predictions
 from learning.batch import BatchId
 from learning.encoding import NumericEncoder
+from learning.ensemble import Ensemble
+from learning.ensemble_state import EnsembleState
 from learning.exchange import Moment
 from learning.feature_stats import FeatureStats
 from learning.keys import name_key
@@ -87,7 +89,7 @@ def feature_names(pipeline: Pipeline) -> dict[int, str]:
     return {int(name_key(name)): name for name in (*named, *pipeline.learner.build().roles)}
 
 
-def build_state(pipeline: Pipeline) -> WorkerState:
+def build_state(pipeline: Pipeline, worker: int = 0) -> WorkerState:
     """What a worker of the pipeline knows by itself before it has seen a record.
 
     Its encoder is none to speak of where the learner wants none.
@@ -103,7 +105,8 @@ def build_state(pipeline: Pipeline) -> WorkerState:
         kind: Any = type(learner.metrics())
         slices = Slices(kind, wanted.values_max, wanted.window_records)
     statistics = FeatureStats(kept.features_max) if kept.enabled else None
-    return WorkerState(encoder, statistics, slices)
+    ensemble = EnsembleState(learner, worker) if isinstance(learner, Ensemble) else None
+    return WorkerState(encoder, statistics, slices, ensemble)
 
 
 def build_worker(spec: WorkerSpec, store: ParameterStore, coordinator: CoordinatorPort) -> Worker:
@@ -128,7 +131,7 @@ def build_worker(spec: WorkerSpec, store: ParameterStore, coordinator: Coordinat
         clock_s=time.time,
         sleep=time.sleep,
     )
-    state = build_state(pipeline)
+    state = build_state(pipeline, spec.worker)
     if spec.state is not None:
         state.restore(spec.state)
     return Worker(

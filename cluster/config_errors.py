@@ -11,7 +11,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from learning.drift import DETECTORS
-from learning.learners import LEARNERS
+from learning.learners import KINDS, LEARNERS, RIVER
 from learning.reactions import REACTIONS
 
 if TYPE_CHECKING:
@@ -22,7 +22,8 @@ __all__ = ["PipelineError", "explain", "read_yaml", "with_overrides"]
 
 _KINDS = {
     "source": ("kafka", "file"),
-    "learner": tuple(LEARNERS),
+    "learner": KINDS,
+    "learner.experts": (*LEARNERS, RIVER),
     "drift.detector": tuple(DETECTORS),
     "drift.reactions": tuple(REACTIONS),
 }

@@ -12,8 +12,13 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, Union, get_type
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, create_model, model_validator
 
-from learning.learners import LEARNERS
+from learning.ensemble import Ensemble
+from learning.learners import LEARNERS, RIVER, learner_from
+from learning.mixer import Mixing
 from learning.policy import TablePolicy
+from learning.river_build import RiverSettings
+from learning.river_check import check_river
+from learning.river_names import RiverError
 
 if TYPE_CHECKING:
     from learning.learner import Learner
@@ -44,7 +49,7 @@ class LearnerConfig(Section):
 
     def build(self) -> Learner:
         """The learner itself, with the module imported that the pipeline file names; a recorded one imports nothing."""
-        learner: Learner = LEARNERS[self.kind](**self.model_dump(exclude={"kind"}))
+        learner = learner_from(self.model_dump(exclude={"name"}))  # which an expert may have
         for module in getattr(learner, "imports", ()):
             _import(module)
         return learner
@@ -78,10 +83,58 @@ def section_of(fields_of: type, base: type[Section], name: str, **more: Any) -> 
     return create_model(name, __base__=base, __doc__=fields_of.__doc__, **(more | keys))
 
 
-_LEARNER_SECTIONS = {
+_LEARNER_SECTIONS: dict[str, Any] = {
     kind: section_of(learner, LearnerConfig, f"{learner.__name__}Config", kind=(Literal[kind], kind))
     for kind, learner in LEARNERS.items()
 }
+_NAME: Any = (str | None, None)
+_EXPERT_SECTIONS: dict[str, Any] = {
+    kind: create_model(f"{section.__name__}OfExpert", __base__=section, name=_NAME)
+    for kind, section in _LEARNER_SECTIONS.items()
+}
+_EXPERT_SECTIONS[RIVER] = create_model(
+    "RiverConfig",
+    __base__=section_of(RiverSettings, Section, "RiverModelConfig", kind=(Literal[RIVER], RIVER)),
+    name=_NAME,
+)
+
+
+def _kind_of_expert(values: Any) -> Any:
+    return values.get("kind") if isinstance(values, dict) else getattr(values, "kind", None)
+
+
+if TYPE_CHECKING:
+    AnyExpertConfig = Section
+    MixingConfig = Section
+else:
+    AnyExpertConfig = Annotated[
+        Union[tuple(Annotated[section, Tag(kind)] for kind, section in _EXPERT_SECTIONS.items())],  # noqa: UP007 - made here
+        Discriminator(_kind_of_expert),
+    ]
+    MixingConfig = section_of(Mixing, Section, "MixingConfig")
+
+
+class EnsembleConfig(LearnerConfig):
+    """Several learners over the same records, and how their predictions are mixed."""
+
+    kind: Literal["ensemble"] = "ensemble"
+    experts: tuple[AnyExpertConfig, ...]
+    mixing: MixingConfig = Field(default_factory=MixingConfig)
+
+    @model_validator(mode="after")
+    def _river_fits(self) -> Self:
+        ensemble = self.build()
+        assert isinstance(ensemble, Ensemble), "by its kind"
+        for name, settings in ensemble.outside.items():
+            try:
+                check_river(settings, ratings=ensemble.of_ratings)
+            except RiverError as error:
+                msg = f"the expert {name}: {error}"
+                raise ValueError(msg) from error
+        return self
+
+
+_LEARNER_SECTIONS[Ensemble.kind] = EnsembleConfig
 
 
 def _kind_of_learner(values: Any) -> Any:

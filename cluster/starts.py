@@ -18,6 +18,8 @@ from cluster.snapshots.errors import SnapshotDamagedError
 from cluster.snapshots.job_arrays import read_job
 from cluster.warm_start import write_base
 from learning.coordination import assign
+from learning.ensemble import Ensemble
+from learning.ensemble_state import of_all_workers
 from learning.job_state import JobPlan, JobState
 
 if TYPE_CHECKING:
@@ -204,12 +206,13 @@ class Starter:
         disk: tuple[int, int],
         tables: int,
     ) -> Start:
-        pipeline = self._pipeline
+        pipeline, learner = self._pipeline, self._pipeline.learner.build()
         shares = assign(list(bounds), self._workers)
         same = len(workers) == len(shares)
         plan = JobPlan(
             shares, state, self._next_generation(), *disk, pipeline.snapshots.interval_records,
             pipeline.snapshots.deltas_max, pipeline.records_max, watch_plan(pipeline), feature_names(pipeline),
+            learner if isinstance(learner, Ensemble) else None,
         )  # fmt: skip
         dealt = _dealt(pipeline, workers, len(shares))
         specs = [
@@ -231,12 +234,16 @@ class Starter:
 def _dealt(pipeline: Pipeline, before: dict[int, Arrays], workers: int) -> dict[int, Arrays]:
     """What each of `workers` goes on with: its own, or where there were others, what some of those knew, merged.
 
-    Together they know what all knew, so that nothing is counted twice; a worker that gets nothing begins anew.
+    Together they know what all knew, so that nothing is counted twice; a worker that gets nothing begins anew, but for
+    an ensemble's mixer, which is one for all, and its models, of which each takes the one that has learnt most.
     """
     if len(before) == workers:
         return before
     parts = {w: [of for old, of in sorted(before.items()) if old % workers == w] for w in range(workers)}
-    return {worker: _merged(pipeline, of) for worker, of in parts.items() if of}
+    dealt = {worker: _merged(pipeline, of) for worker, of in parts.items() if of}
+    if not (shared := of_all_workers(of for _, of in sorted(before.items()))):
+        return dealt
+    return {w: dealt.get(w, build_state(pipeline, w).arrays()) | shared for w in range(workers)}
 
 
 def _merged(pipeline: Pipeline, parts: list[Arrays]) -> Arrays:

@@ -19,6 +19,7 @@ from learning.batch import BatchId
 from learning.bounded import BoundedTable
 from learning.drift import DriftWatch, WatchSettings
 from learning.encoding import NumericEncoder, merge_stats
+from learning.ensemble import Ensemble
 from learning.feature_stats import FeatureStats
 from learning.observing import Observer, series_of
 from learning.slices import Slices
@@ -61,6 +62,9 @@ def warm_up(
     read = decoder.decode(messages).batch
     batch = state.prepare(read)
     merge_stats([state.encoder.state()])
+    mixer = learner.mixer() if isinstance(learner, Ensemble) else None
+    if isinstance(learner, Ensemble) and learner.outside:
+        batch = replace(batch, given=np.full((len(batch), len(learner.outside)), 0.5))
     shards = DirectShards(1, learner)
     for store in (LocalStore(learner), ShardedStore(0, shards, learner), ShardedStore(1, shards, learner)):
         store.pull(batch)
@@ -68,6 +72,9 @@ def warm_up(
         store.pull(replace(batch, batch_id=BatchId(0, 2, 4)))  # ahead of the push, so that it is carried
         fresh = Observer(learner).fresh(pulled.tables, batch)
         predictions = learner.learn(pulled.tables, batch)
+        if mixer is not None:
+            mixer.mix(predictions, batch)
+            predictions = mixer.learn(predictions, batch).predictions
         learner.judge(learner.metrics(), predictions, batch)
         state.judge(predictions, batch)
         store.push(pulled)

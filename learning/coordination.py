@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from learning.ensemble_state import Sharing
 from learning.exchange import Moment
 from learning.job_messages import (
     Arrived,
@@ -95,6 +96,7 @@ class Brain:
         self._renewed = plan.start.renewed
         self.shown: dict[int, Arrays] = dict(plan.start.workers)
         """By worker, the newest that it has told of what it knows by itself."""
+        self._sharing = Sharing(plan.ensemble, plan.start.workers)
 
     @property
     def records(self) -> int:
@@ -122,9 +124,9 @@ class Brain:
         waiting = self.phase is Phase.BARRIER
         barrier = self.snapshots + waiting
         if self.watching is None:
-            return Directive(barrier, self.moment, self._stop)
+            return Directive(barrier, self.moment, self._stop, shared=self._sharing.shared)
         heard, raises = dict(self.watching.heard), dict(self.watching.raises)
-        return Directive(barrier, self.moment, self._stop, heard, raises, self._renewed)
+        return Directive(barrier, self.moment, self._stop, heard, raises, self._renewed, self._sharing.shared)
 
     def handle(self, event: Event) -> list[Command]:
         """Take one event into the state; returns the commands that follow from it, in order."""
@@ -202,12 +204,19 @@ class Brain:
         self._writing, self._snapshot_at = number, self.records
         state = JobState(
             number, dict(self._offsets), self.records, self.dead, self.metrics.copy(), self.delays,
-            {a.worker: a.state for a in (w.arrived for w in self.workers) if a is not None},
-            dict(self._turns), self._journalled(),
+            self._states(), dict(self._turns), self._journalled(),
             {} if self.watching is None else self.watching.arrays(), changes, self._renewed,
         )  # fmt: skip
         self._journal_written, self._journal = self._journal, []
         return TakeSnapshot(self.moment, state, final)
+
+    def _states(self) -> dict[int, Arrays]:
+        """What each worker goes on with; one that has finished keeps it."""
+        arrived = [worker.arrived for worker in self.workers if worker.arrived is not None]
+        states = self._sharing.join({a.worker: a.state for a in arrived})
+        for a in arrived:
+            self.workers[a.worker].arrived = replace(a, state=states[a.worker])
+        return states
 
     def _journalled(self) -> NDArray[np.int64]:
         kept = self._journal if len(self._journal) <= JOURNAL_MAX else []

@@ -148,6 +148,11 @@ class Ensemble:
         """An ensemble is not asked for items by name."""
         return {}
 
+    @property
+    def imports(self) -> tuple[str, ...]:
+        """Modules that experts' pipelines name."""
+        return tuple(module for place in self._places for module in getattr(place.learner, "imports", ()))
+
     def specs(self) -> tuple[TableSpec, ...]:
         """All experts' tables, in their order."""
         return tuple(

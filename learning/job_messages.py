@@ -137,6 +137,7 @@ class Directive:
 
     `heard`: by worker, how many of its records the coordinator knows; `raises`: by worker, how its pace is raised;
     `renewed`: experts that begin afresh with this moment.
+    `shared`: with which mixer of an ensemble all go on in this moment; nothing where one worker has its own.
     """
 
     barrier: int
@@ -145,3 +146,4 @@ class Directive:
     heard: Mapping[int, int] = field(default_factory=dict)
     raises: Mapping[int, tuple[Raise, ...]] = field(default_factory=dict)
     renewed: tuple[str, ...] = ()
+    shared: Arrays = field(default_factory=dict)

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from learning.ensemble import Ensemble
     from learning.learner import Metrics
     from learning.watching import WatchPlan
     from learning.worker_state import Arrays
@@ -73,6 +74,7 @@ class JobPlan:
         records_max: the job ends after so many records; None: no such end.
         watch: how drift is watched; None: not at all.
         names: of features, by key, as far as they are known.
+        ensemble: the learner, if it is one, whose workers' mixers are joined at barriers.
 
     """
 
@@ -86,6 +88,7 @@ class JobPlan:
     records_max: int | None = None
     watch: WatchPlan | None = None
     names: Mapping[int, str] = field(default_factory=dict)
+    ensemble: Ensemble | None = None
 
     @property
     def moment(self) -> Moment:

@@ -12,7 +12,7 @@ import difflib
 import inspect
 import json
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 from learning.river_names import RiverError, public_class
 
@@ -37,6 +37,9 @@ class RiverSettings:
     clip: float = 0.001
     """Probabilities are kept this far from 0 and 1, at which one mistake would cost an infinite loss."""
     seed: int = 0
+
+    libraries: ClassVar[tuple[str, ...]] = ("river",)
+    """What a model with such an expert needs to be installed."""
 
     def __post_init__(self) -> None:
         if not 0.0 <= self.clip < 0.5:

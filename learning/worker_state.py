@@ -3,6 +3,7 @@
     encoder      running means and deviations of numbers, and what a learner sees of them (learning/encoding.py)
     statistics   of each feature, how often it is there, its moments and how many values it has (feature_stats.py)
     slices       metrics by partition and by the values of a feature (slices.py)
+    ensemble     the mixer of its experts, and experts outside the tables (ensemble_state.py): `mixer.`, `experts.`
 
 A batch passes twice: `prepare` takes it in before anybody looks at a label, in stream order, up to two batches ahead of
 `judge`, which takes its predictions. At a snapshot's barrier nothing is in between.
@@ -20,6 +21,7 @@ import numpy as np
 
 from learning.encoding import NumericEncoder, merge_stats
 from learning.feature_stats import FeatureStats
+from learning.mixer import Mixed
 from learning.slices import Slices
 
 if TYPE_CHECKING:
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from learning.batch import Batch
+    from learning.ensemble_state import EnsembleState
 
     Arrays = dict[str, NDArray[Any]]
     """Part of a state, by name."""
@@ -43,18 +46,26 @@ class WorkerState:
         encoder: NumericEncoder | None = None,
         statistics: FeatureStats | None = None,
         slices: Slices | None = None,
+        ensemble: EnsembleState | None = None,
     ) -> None:
         self.encoder = encoder or NumericEncoder()
         self.statistics = statistics
         self.slices = slices
         self.slice_texts: dict[int, str] = {}
         """For people, what the keys of slices stand for."""
+        self.ensemble = ensemble
 
     def prepare(self, batch: Batch) -> Batch:
         """The batch as the learner sees it; statistics then include it."""
         if self.statistics is not None and batch.features is not None:
             self.statistics.update_batch(batch)
+        if self.ensemble is not None:
+            batch = self.ensemble.prepare(batch)
         return self.encoder.encode(replace(batch, features=None))
+
+    def mix(self, predictions: NDArray[np.float64], batch: Batch) -> Mixed:
+        """What a learner's `learn` gave, with the columns of an ensemble's experts as one, before labels were known."""
+        return Mixed(predictions) if self.ensemble is None else self.ensemble.mix(predictions, batch)
 
     def judge(self, predictions: NDArray[np.float64], batch: Batch) -> None:
         """Take in predictions f64 (n,), made before their labels were learnt."""
@@ -69,17 +80,18 @@ class WorkerState:
     def arrays(self) -> Arrays:
         """All of it, as copies by name."""
         keys, stats = self.encoder.state()
-        arrays: Arrays = {"encoder.keys": keys, "encoder.stats": stats}
+        ensemble = {} if self.ensemble is None else self.ensemble.arrays()
+        return {"encoder.keys": keys, "encoder.stats": stats} | self.shown() | ensemble
+
+    def shown(self) -> Arrays:
+        """What is of interest to people while the worker learns."""
+        arrays = {} if self.ensemble is None else self.ensemble.shown()
         for name, part in (("statistics", self.statistics), ("slices", self.slices)):
             if part is not None:
                 arrays |= joined(name, part.arrays())
         if self.slice_texts:
             arrays["slice_texts"] = np.frombuffer(json.dumps(self.slice_texts).encode(), np.uint8).copy()
         return arrays
-
-    def shown(self) -> Arrays:
-        """What is of interest to people while the worker learns."""
-        return {name: array for name, array in self.arrays().items() if not name.startswith("encoder.")}
 
     def restore(self, arrays: Mapping[str, NDArray[Any]]) -> None:
         """Go on from `arrays`; what they lack begins anew. Raises ValueError for arrays that are none of a state."""
@@ -91,9 +103,11 @@ class WorkerState:
             self.slices = self.slices.like(found)
         if "slice_texts" in arrays:
             self.slice_texts = texts_of(arrays["slice_texts"])
+        if self.ensemble is not None:
+            self.ensemble.restore(arrays)
 
     def merge(self, others: Sequence[WorkerState]) -> None:
-        """Take in what other workers know, in their order."""
+        """Take in what other workers know, in their order; of an ensemble it is joined already."""
         self.encoder.restore(*merge_stats([self.encoder.state(), *(o.encoder.state() for o in others)]))
         for other in others:
             if self.statistics is not None and other.statistics is not None:

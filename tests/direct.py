@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from learning.batch import Batch
     from learning.job_messages import Arrived, Command, Directive, Reported
     from learning.learner import Learner
+    from learning.mixer import Mixed
     from learning.observing import Observer
 
 
@@ -116,9 +117,9 @@ class MemoryPredictions:
     predictions: list[np.ndarray] = field(default_factory=list)
     versions: list[str] = field(default_factory=list)
 
-    def write(self, batch: Batch, predictions: np.ndarray, version: str) -> None:
+    def write(self, batch: Batch, mixed: Mixed, version: str) -> None:
         """Remember."""
-        self.predictions.append(predictions)
+        self.predictions.append(mixed.predictions)
         self.versions.append(version)
 
     def flush(self) -> None:

@@ -5,6 +5,8 @@ What they hold:
     NAME.keys NAME.rows            a table's live rows
     NAME.names NAME.name_ends      of a named table the text of each key: their bytes, and where each one ends
     encoder.keys encoder.stats     what the encoder knows about numbers
+    mixer.*                        of an ensemble, how its experts are mixed (learning/mixer.py)
+    experts.NAME.*                 each of its experts outside the tables (learning/river_expert.py)
 """
 
 from __future__ import annotations
@@ -15,7 +17,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from learning.learners import LEARNERS
+from learning.ensemble import Ensemble
+from learning.learners import learner_from
 from learning.table_state import TableState
 from learning.texts import TextColumn
 
@@ -30,15 +33,7 @@ Layout = dict[str, tuple[str, tuple[str | int, ...]]]
 def learner_of(pipeline: dict[str, Any]) -> Learner:
     """The learner that a recorded pipeline names. Raises ValueError, in a sentence, if there is none such."""
     settings = pipeline.get("learner")
-    kind = settings.get("kind") if isinstance(settings, dict) else None
-    if not isinstance(settings, dict) or kind not in LEARNERS:
-        raise ValueError(f"expected a learner of kind {', '.join(LEARNERS)}, but came {kind!r}")
-    fields = {name: value for name, value in settings.items() if name != "kind"}
-    try:
-        learner: Learner = LEARNERS[kind](**fields)
-    except TypeError as error:
-        raise ValueError(f"the learner {kind} has no such settings as {', '.join(fields)}") from error
-    return learner
+    return learner_from(settings if isinstance(settings, dict) else {})
 
 
 def layout_of(learner: Learner) -> Layout:
@@ -50,6 +45,12 @@ def layout_of(learner: Learner) -> Layout:
         if spec.name in learner.named:
             layout[f"{spec.name}.names"] = ("|u1", (f"{spec.name} bytes",))
             layout[f"{spec.name}.name_ends"] = ("<i8", (spec.name,))
+    if isinstance(learner, Ensemble):
+        layout |= {f"mixer.{name}": (a.dtype.str, a.shape) for name, a in learner.mixer().arrays().items()}
+        for expert in learner.outside:
+            layout[f"experts.{expert}.records"] = ("<i8", (1,))
+            for name in ("graph", "data"):
+                layout[f"experts.{expert}.{name}"] = ("|u1", (f"{expert} {name}",))
     return layout | {"encoder.keys": ("<u8", ("features",)), "encoder.stats": ("<f8", ("features", 3))}
 
 

@@ -27,6 +27,8 @@ from cluster.models.model_files import ModelState, read_model
 from cluster.models.model_layout import learner_of
 from learning.batch import Batch, BatchId
 from learning.encoding import NumericEncoder
+from learning.ensemble import Ensemble
+from learning.ensemble_state import EnsembleState
 from learning.keys import BIAS_KEY
 from learning.learner import Learner, TableRows
 from learning.table import Table
@@ -50,6 +52,10 @@ class Scorer:
         self._features: dict[str, Any] = state.pipeline.get("features", {})
         self._encoder = NumericEncoder(**self._features.get("numeric", {}))
         self._encoder.restore(state.arrays["encoder.keys"], state.arrays["encoder.stats"])
+        self._ensemble: EnsembleState | None = None
+        if isinstance(self._learner, Ensemble):
+            self._ensemble = EnsembleState(self._learner)
+            self._ensemble.restore(state.arrays)
         self._tables = []
         for spec in self._learner.specs():
             table = Table(spec.width, birth=spec.birth)
@@ -80,12 +86,15 @@ class Scorer:
 
     def score(self, batch: Batch) -> NDArray[np.float64]:
         """Predictions f64 (n,) for a batch as a decoder gives it."""
+        if self._ensemble is not None:
+            batch = self._ensemble.seen(batch)
         if self._learner.encodes:
             batch = self._encoder.encode(batch, frozen=True)
         index = [table.find(k) for table, k in zip(self._tables, self._learner.keys(batch), strict=True)]
         tables = zip(self._tables, index, self._biases, strict=True)
         rows = [TableRows(table.rows, at, bias) for table, at, bias in tables]
-        return self._learner.predict(rows, batch)
+        predictions = self._learner.predict(rows, batch)
+        return predictions if self._ensemble is None else self._ensemble.mixer.mix(predictions, batch)
 
 
 def _load_pyfunc(path: str) -> Scorer:

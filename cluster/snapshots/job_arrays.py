@@ -1,6 +1,7 @@
 """The coordinator's half of a snapshot as arrays, and back.
 
 encoder.keys encoder.stats          what all workers' encoders know, merged: what a model scores with
+mixer.* experts.NAME.*              of an ensemble likewise (learning/ensemble_state.py)
 worker3.*                           what worker 3 knows by itself (learning/worker_state.py): what it goes on with
 metrics.* delays.counts             prequential sums, and delays from produced to learnt
 drift.*                             what is known about drift (learning/watching.py)
@@ -18,6 +19,7 @@ import numpy as np
 
 from cluster.models.model_layout import learner_of
 from cluster.snapshots.errors import SnapshotDamagedError
+from learning.ensemble_state import of_all_workers
 from learning.job_state import JobState
 from learning.metrics import DelayHistogram
 from learning.worker_state import encoder_of, joined, merged_encoders, section
@@ -37,6 +39,7 @@ def arrays_of_job(state: JobState) -> dict[str, NDArray[Any]]:
     """All that is not in the manifest itself."""
     merged = merged_encoders(of for _, of in sorted(state.workers.items()))
     arrays: dict[str, NDArray[Any]] = {"encoder.keys": merged[0], "encoder.stats": merged[1]}
+    arrays |= of_all_workers(of for _, of in sorted(state.workers.items()))
     for worker, own in state.workers.items():
         arrays |= joined(f"worker{worker}", own)
     arrays |= joined("metrics", state.metrics.arrays()) | joined("delays", state.delays.arrays())

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cluster.models.model_files import MANIFEST, ModelState, read_model
-from cluster.models.model_layout import arrays_of, learner_of
+from cluster.models.model_layout import arrays_of, layout_of, learner_of
 from cluster.snapshots.store import SnapshotStore
 from learning.table_state import TableState
 
@@ -56,7 +56,7 @@ def model_of(store: SnapshotStore, number: int) -> ModelState:
     for spec in learner.specs():
         arrays |= arrays_of(spec.name, tables[spec.name])
     job = store.job_arrays(manifest)
-    arrays |= {name: job[name] for name in ("encoder.keys", "encoder.stats")}
+    arrays |= {name: job[name] for name in layout_of(learner) if name in job}
     return ModelState(manifest.pipeline, arrays, manifest.offsets, manifest.records, manifest.metrics)
 
 

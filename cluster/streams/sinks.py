@@ -12,20 +12,20 @@ import base64
 import os
 from typing import IO, TYPE_CHECKING, Any, Protocol
 
-import numpy as np
 import orjson
 
 from actors.ports import SourceError
 from cluster.streams.kafka_sender import KafkaSender, ensure_topic
+from cluster.streams.prediction_messages import encode_predictions
+from learning.ensemble import Ensemble
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from numpy.typing import NDArray
-
     from actors.ports import DeadLetter
     from cluster.config import Pipeline
     from learning.batch import Batch
+    from learning.mixer import Mixed
 
 __all__ = [
     "DeadLetterSink",
@@ -33,10 +33,8 @@ __all__ = [
     "KafkaDeadLetters",
     "PredictionSink",
     "encode_dead_letter",
-    "encode_predictions",
     "open_dead_letters",
     "open_predictions",
-    "places_of",
 ]
 
 
@@ -68,7 +66,9 @@ def open_predictions(pipeline: Pipeline) -> PredictionSink | None:
         return None
     sender = _sender(pipeline, topic, "predictions.topic")
     assert pipeline.source.kind == "kafka"  # else there is no sender
-    return PredictionSink(sender, pipeline.source.topic)
+    learner = pipeline.learner.build()
+    names = learner.names if isinstance(learner, Ensemble) else ()
+    return PredictionSink(sender, pipeline.source.topic, names)
 
 
 def _sender(pipeline: Pipeline, topic: str, key: str) -> KafkaSender:
@@ -158,15 +158,17 @@ class PredictionSink:
     A record without an id is called partition:offset. `place` is topic[partition]@offset of its message, with #k behind
     it for the k-th learnable record, from 0, of a message with several. A message is never split over batches and is
     decoded the same each time, so a record has the same place in every reading. `batch` is how it was cut in this one.
+    Where a bandit chose, `expert` is the one of `experts` that predicted, with `propensity`.
     """
 
-    def __init__(self, sender: KafkaSender, source_topic: str) -> None:
+    def __init__(self, sender: KafkaSender, source_topic: str, experts: tuple[str, ...] = ()) -> None:
         self._sender = sender
         self._source_topic = source_topic
+        self._experts = experts
 
-    def write(self, batch: Batch, predictions: NDArray[np.float64], version: str) -> None:
+    def write(self, batch: Batch, mixed: Mixed, version: str) -> None:
         """Send a batch's predictions. Raises DeliveryError if earlier ones could not be delivered."""
-        for key, value in encode_predictions(batch, predictions, version, self._source_topic):
+        for key, value in encode_predictions(batch, mixed, version, self._source_topic, self._experts):
             self._sender.send(value, key=key)
 
     def flush(self) -> None:
@@ -176,52 +178,6 @@ class PredictionSink:
     def close(self) -> None:
         """Flush and release; may be called twice."""
         self._sender.close()
-
-
-def encode_predictions(
-    batch: Batch, predictions: NDArray[np.float64], version: str, topic: str
-) -> list[tuple[bytes, bytes]]:
-    """Key and JSON message of each record of a batch; `predictions` f64 (n,)."""
-    assert len(predictions) == len(batch), f"{len(predictions)} predictions for {len(batch)} records"
-    ids = batch.ids.tolist() if batch.ids is not None else [""] * len(batch)
-    if not all(ids):
-        partition = batch.batch_id.partition
-        offsets = batch.positions.tolist()
-        ids = [identity or f"{partition}:{offset}" for identity, offset in zip(ids, offsets, strict=True)]
-    dumps, batch_text = orjson.dumps, str(batch.batch_id)
-    return [
-        (
-            identity.encode(),
-            dumps(
-                {
-                    "id": identity,
-                    "prediction": prediction,
-                    "version": version,
-                    "place": place,
-                    "batch": batch_text,
-                }
-            ),
-        )
-        for identity, prediction, place in zip(
-            ids, predictions.tolist(), places_of(batch, topic), strict=True
-        )
-    ]
-
-
-def places_of(batch: Batch, topic: str) -> list[str]:
-    """Where each record of a batch came from: topic[partition]@offset, and #k where its message holds several."""
-    prefix = f"{topic}[{batch.batch_id.partition}]@"
-    offsets = batch.positions
-    if not len(offsets) or np.all(offsets[1:] != offsets[:-1]):
-        return [f"{prefix}{offset}" for offset in offsets.tolist()]
-    starts = np.flatnonzero(np.concatenate([[True], offsets[1:] != offsets[:-1]]))
-    counts = np.diff(starts, append=len(offsets))
-    numbers = np.arange(len(offsets)) - np.repeat(starts, counts)
-    several = np.repeat(counts > 1, counts)
-    return [
-        f"{prefix}{offset}#{k}" if many else f"{prefix}{offset}"
-        for offset, k, many in zip(offsets.tolist(), numbers.tolist(), several.tolist(), strict=True)
-    ]
 
 
 def encode_dead_letter(letter: DeadLetter, value_bytes_max: int) -> bytes:

@@ -24,15 +24,15 @@ from cluster.streams.kafka_client import connect_consumer
 from cluster.streams.kafka_errors import explain_kafka_error
 from cluster.streams.kafka_sender import DeliveryError, KafkaSender, ensure_topic
 from cluster.streams.open import open_source
+from cluster.streams.prediction_messages import encode_predictions, places_of
 from cluster.streams.sinks import (
     PredictionSink,
     encode_dead_letter,
-    encode_predictions,
     open_dead_letters,
     open_predictions,
-    places_of,
 )
 from learning.batch import Batch, BatchId
+from learning.mixer import Mixed
 from learning.texts import TextColumn
 
 TOPICS = (f"sinks-{i}" for i in itertools.count())
@@ -149,7 +149,9 @@ def test_letters_go_to_a_topic(broker, tmp_path):
 
 def test_predictions_are_keyed_by_id_or_place():
     """Of three records one has no id: it is known by partition and offset."""
-    encoded = encode_predictions(batch_of(["a", "", '"c'], 3), np.array([0.25, 0.5, 0.75]), "7", "clicks")
+    encoded = encode_predictions(
+        batch_of(["a", "", '"c'], 3), Mixed(np.array([0.25, 0.5, 0.75])), "7", "clicks"
+    )
     assert [key for key, _ in encoded] == [b"a", b"3:11", b'"c']
     assert orjson.loads(encoded[2][1]) == {
         "id": '"c',
@@ -158,7 +160,7 @@ def test_predictions_are_keyed_by_id_or_place():
         "place": "clicks[3]@12",
         "batch": "[3]@10..13",
     }
-    assert [key for key, _ in encode_predictions(batch_of(None), np.zeros(3), "7", "clicks")] == [
+    assert [key for key, _ in encode_predictions(batch_of(None), Mixed(np.zeros(3)), "7", "clicks")] == [
         b"3:10",
         b"3:11",
         b"3:12",
@@ -179,6 +181,16 @@ def test_a_record_is_known_by_its_place(offsets, places):
     """Messages with one record and Arrow messages with several lie in one batch: a number only where it is needed."""
     batch = replace(batch_of(None, len(offsets)), positions=np.array(offsets, np.int64))
     assert places_of(batch, "clicks") == [f"clicks[3]@{place}" for place in places]
+
+
+def test_a_choice_among_experts_is_told_with_its_propensity() -> None:
+    """A bandit chose: which expert predicted, by name, and how likely that was; without it no such fields."""
+    mixed = Mixed(np.array([0.25, 0.5]), np.array([1, 0]), np.array([0.9, 0.05]))
+    encoded = encode_predictions(batch_of(["a", "b"]), mixed, "7", "clicks", ("slow", "fast"))
+    fields = [orjson.loads(value) for _, value in encoded]
+    assert [(each["expert"], each["propensity"]) for each in fields] == [("fast", 0.9), ("slow", 0.05)]
+    plain = encode_predictions(batch_of(["a", "b"]), Mixed(np.zeros(2)), "7", "clicks", ("slow", "fast"))
+    assert "expert" not in orjson.loads(plain[0][1])
 
 
 @given(st.lists(st.integers(1, 4), min_size=1, max_size=30), st.data())
@@ -202,7 +214,7 @@ def test_predictions_go_to_a_topic(broker):
     pipeline = pipeline_of(broker.bootstrap_servers, predictions={"topic": topic})
     sink = open_predictions(pipeline)
     assert sink is not None
-    sink.write(batch_of(["a", "b", "c"]), np.array([0.1, 0.2, 0.3]), "1")
+    sink.write(batch_of(["a", "b", "c"]), Mixed(np.array([0.1, 0.2, 0.3])), "1")
     sink.flush()
     found = [fields for _, fields in messages_in(pipeline.source, topic)]
     assert [fields["prediction"] for fields in found] == [0.1, 0.2, 0.3]
@@ -332,10 +344,10 @@ def test_a_broker_that_is_gone_is_a_sentence_within_bounded_time(tmp_path):
     with BrokerProcess(tmp_path, topics={"t": 1}) as process:
         sender = KafkaSender(pipeline_of(process.bootstrap_servers).source, "t")
         sink = PredictionSink(sender, "clicks")
-        sink.write(batch_of(["a", "b", "c"]), np.zeros(3), "1")
+        sink.write(batch_of(["a", "b", "c"]), Mixed(np.zeros(3)), "1")
         sink.flush()
         process.kill()
-        sink.write(batch_of(["a", "b", "c"]), np.zeros(3), "1")
+        sink.write(batch_of(["a", "b", "c"]), Mixed(np.zeros(3)), "1")
         started_s = time.monotonic()
         with pytest.raises(DeliveryError, match=r"3 of 6 messages to topic 't' at .* were not delivered"):
             sender.close(2.0)
