@@ -72,8 +72,9 @@ def _import(module: str) -> None:
 
 def _default(of: dataclasses.Field[Any]) -> Any:
     """A field's default as pydantic takes it."""
-    made = of.default_factory
-    return of.default if made is dataclasses.MISSING else Field(default_factory=made)
+    if of.default_factory is not dataclasses.MISSING:
+        return Field(default_factory=of.default_factory)
+    return ... if of.default is dataclasses.MISSING else of.default
 
 
 def section_of(fields_of: type, base: type[Section], name: str, **more: Any) -> Any:

@@ -93,6 +93,10 @@ class Ensemble:
             raise ValueError(
                 "factors of choices (feedback: implicit) compare items, and are no expert of an ensemble"
             )
+        if any(getattr(learner, "more_labels", ()) for learner in learners):
+            raise ValueError(
+                "a model of several labels (multi_task) is no expert: the others would see its labels"
+            )
         for learner in learners[1:]:
             same = type(learner.metrics()) is type(learners[0].metrics())
             if not same or learner.encodes != learners[0].encodes:
