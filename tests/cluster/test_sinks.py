@@ -185,11 +185,15 @@ def test_a_record_is_known_by_its_place(offsets, places):
 
 def test_a_choice_among_experts_is_told_with_its_propensity() -> None:
     """A bandit chose: which expert predicted, by name, and how likely that was; without it no such fields."""
-    mixed = Mixed(np.array([0.25, 0.5]), np.array([1, 0]), np.array([0.9, 0.05]))
-    encoded = encode_predictions(batch_of(["a", "b"]), mixed, "7", "clicks", ("slow", "fast"))
+    mixed = Mixed(np.array([0.25, 0.5, 0.5]), np.array([1, 0, 1]), np.array([0.9, 0.05, 1.0]))
+    encoded = encode_predictions(batch_of(["a", "b", "c"]), mixed, "7", "clicks", ("slow", "fast"))
     fields = [orjson.loads(value) for _, value in encoded]
-    assert [(each["expert"], each["propensity"]) for each in fields] == [("fast", 0.9), ("slow", 0.05)]
-    plain = encode_predictions(batch_of(["a", "b"]), Mixed(np.zeros(2)), "7", "clicks", ("slow", "fast"))
+    assert [(each["expert"], each["propensity"]) for each in fields] == [
+        ("fast", 0.9),
+        ("slow", 0.05),
+        ("fast", 1.0),
+    ]
+    plain = encode_predictions(batch_of(["a", "b", "c"]), Mixed(np.zeros(3)), "7", "clicks", ("slow", "fast"))
     assert "expert" not in orjson.loads(plain[0][1])
 
 
