@@ -79,6 +79,7 @@ class Worker:
     def run(self) -> None:
         """Learn until the source is exhausted or the directive says stop; every push is acknowledged at the end."""
         self._heed(self._world.coordinator.directive())  # a job that goes on may have read enough already
+        self._state.begin(self._directive)
         while True:
             if not self._pulled:
                 self._pull(0.0 if self._unacknowledged else self._poll_timeout_s)
@@ -210,8 +211,7 @@ class Worker:
             self._heed(self._world.coordinator.directive())
         self._moment = self._directive.moment
         self._world.store.advance(self._moment)
-        if self._state.ensemble is not None and self._directive.shared:
-            self._state.ensemble.share(self._directive.shared)
+        self._state.begin(self._directive)
 
     def _arrive(self, *, finished: bool) -> None:
         self._world.dead_letters.flush()

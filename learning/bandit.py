@@ -187,6 +187,11 @@ class Bandit:
         self._sums *= keep
         self._stale = set(range(len(self._sums)))
 
+    def renew(self, arm: int) -> None:
+        """Forget what was learnt of one arm."""
+        self._squares[arm], self._sums[arm] = 0.0, 0.0
+        self._stale.add(arm)
+
     def merge(self, other: Bandit) -> None:
         """Add what another worker learnt; its waiting decisions stay its own."""
         if other._sums.shape != self._sums.shape:
@@ -213,14 +218,10 @@ class Bandit:
         """All of it but the settings, by name; see `of` for types and shapes. Only waiting decisions are written."""
         waiting = np.flatnonzero(self._waiting >= 0)
         return {
-            "counts": np.array([self.decisions, self.expired, self.late], np.int64),
-            "rewarded": self.rewarded.copy(),
-            "squares": self._squares.copy(),
-            "sums": self._sums.copy(),
-            "waiting": self._waiting[waiting],
-            "waiting_arms": self._arms[waiting],
-            "waiting_contexts": self._contexts[waiting],
-        }
+            "counts": np.array([self.decisions, self.expired, self.late], np.int64), "rewarded": self.rewarded.copy(),
+            "squares": self._squares.copy(), "sums": self._sums.copy(), "waiting": self._waiting[waiting],
+            "waiting_arms": self._arms[waiting], "waiting_contexts": self._contexts[waiting],
+        }  # fmt: skip
 
     @classmethod
     def of(cls, arrays: Mapping[str, NDArray[Any]], settings: BanditSettings | None = None) -> Self:

@@ -97,6 +97,7 @@ class Brain:
         self.shown: dict[int, Arrays] = dict(plan.start.workers)
         """By worker, the newest that it has told of what it knows by itself."""
         self._sharing = Sharing(plan.ensemble, plan.start.workers)
+        self._sharing.renew(self._renewed)
 
     @property
     def records(self) -> int:
@@ -207,6 +208,7 @@ class Brain:
             self._states(), dict(self._turns), self._journalled(),
             {} if self.watching is None else self.watching.arrays(), changes, self._renewed,
         )  # fmt: skip
+        self._sharing.renew(self._renewed)
         self._journal_written, self._journal = self._journal, []
         return TakeSnapshot(self.moment, state, final)
 

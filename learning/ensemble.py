@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 import numpy as np
 
 from learning.batch import CATEGORY, ROLE_FIRST
+from learning.ensemble_fit import check_fit
+from learning.learner import Forgetting
 from learning.mixer import MIXTURE, Mixer, Mixing
 from learning.ratings import Ratings
 from learning.river_build import RiverSettings
@@ -79,35 +81,7 @@ class Ensemble:
         object.__setattr__(self, "_places", tuple(places))
         roles = dict.fromkeys(role for place in places for role in place.learner.roles)
         object.__setattr__(self, "_roles", tuple(roles))
-        self._check_kinds()
-
-    def _check_kinds(self) -> None:
-        learners = [place.learner for place in self._places]
-        if not learners:
-            raise ValueError(
-                "an ensemble needs an expert with tables beside those of river; add one, such as ftrl"
-            )
-        if any(isinstance(learner, Ensemble) for learner in learners):
-            raise ValueError("an ensemble is no expert of another one; list all experts in one")
-        if any(getattr(learner, "feedback", "explicit") == "implicit" for learner in learners):
-            raise ValueError(
-                "factors of choices (feedback: implicit) compare items, and are no expert of an ensemble"
-            )
-        if any(getattr(learner, "more_labels", ()) for learner in learners):
-            raise ValueError(
-                "a model of several labels (multi_task) is no expert: the others would see its labels"
-            )
-        for learner in learners[1:]:
-            same = type(learner.metrics()) is type(learners[0].metrics())
-            if not same or learner.encodes != learners[0].encodes:
-                raise ValueError(
-                    f"experts predict the same thing from the same entries, but {learners[0].kind} and {learner.kind} "
-                    "do not: one predicts ratings and the other probabilities, or one takes numbers as they were sent"
-                )
-        if self.mixing.context and not learners[0].encodes:
-            raise ValueError(
-                f"a bandit's context is made of z-scores, which {learners[0].kind} has none of; leave context out"
-            )
+        check_fit([place.learner for place in places], bool(self.mixing.context))
         low, high = self.label_range
         if low >= high:
             raise ValueError(f"no label fits all experts: it would have to be from {low} to {high}")
@@ -151,6 +125,14 @@ class Ensemble:
     def named(self) -> dict[str, int]:
         """An ensemble is not asked for items by name."""
         return {}
+
+    @property
+    def tables_of_experts(self) -> dict[str, tuple[int, ...]]:
+        """The numbers of each expert's tables; of a model of river's none."""
+        found: dict[str, tuple[int, ...]] = dict.fromkeys(self.names, ())
+        for i, place in self._at():
+            found[self.names[i]] = tuple(range(place.first, place.first + place.tables))
+        return found
 
     @property
     def imports(self) -> tuple[str, ...]:
@@ -228,6 +210,12 @@ class Ensemble:
         """As the expert whose table it is merges."""
         place = next(place for place in reversed(self._places) if place.first <= table)
         return place.learner.merge(table - place.first, rows, at, base, end, bias, coupling)
+
+    def forget(self, table: int, rows: NDArray[np.float32], bias: int, keep: float) -> None:
+        """As the expert whose table it is forgets, if it can."""
+        place = next(place for place in reversed(self._places) if place.first <= table)
+        if isinstance(place.learner, Forgetting):
+            place.learner.forget(table - place.first, rows, bias, keep)
 
     def coupling(
         self, bases: Sequence[NDArray[np.float32]], tables: Sequence[TableRows], batch: Batch

@@ -83,6 +83,16 @@ class EnsembleState:
             own = _section(found, f"{_EXPERTS}{name}.")
             self.experts[name] = RiverExpert.of(expert.settings, own, ratings=self._ensemble.of_ratings)
 
+    def begin(self, shared: Mapping[str, NDArray[Any]], renewed: Iterable[str]) -> None:
+        """A moment of the job begins: go on with the mixer that was joined, if one was; begin some experts afresh."""
+        if shared:
+            self.share(shared)
+        for name in renewed:
+            self.mixer.renew(name)
+            if name in self.experts:
+                settings = self._ensemble.outside[name]
+                self.experts[name] = RiverExpert(settings, ratings=self._ensemble.of_ratings)
+
     def share(self, arrays: Mapping[str, NDArray[Any]]) -> None:
         """Go on with a mixer that was joined, the models as they are."""
         ensemble = self._ensemble
@@ -103,6 +113,16 @@ class Sharing:
         # All workers began with the mixer of the last snapshot, whoever had it there.
         self._base = _section(workers[min(workers)], _MIXER) if workers else {}
         self.shared: Arrays = {}
+
+    def renew(self, names: Iterable[str]) -> None:
+        """Have experts begin afresh, as all workers do."""
+        ensemble = self._ensemble
+        if ensemble is None or not names or not self._base:
+            return
+        mixer = Mixer.of(ensemble.mixing, ensemble.names, self._base, squared=ensemble.of_ratings)
+        for name in names:
+            mixer.renew(name)
+        self._base = mixer.arrays()
 
     def join(self, workers: Mapping[int, Arrays]) -> dict[int, Arrays]:
         """The states of all workers, by number, with the mixer that all of them go on with."""

@@ -91,12 +91,15 @@ class Experts:
         kernels.mix_all(self._state, self._checked(predictions), out)
         return out
 
-    def learn(self, predictions: NDArray[np.float64], labels: NDArray[np.float32]) -> NDArray[np.float64]:
+    def learn(
+        self, predictions: NDArray[np.float64], labels: NDArray[np.float32], share: float = 0.0
+    ) -> NDArray[np.float64]:
         """Mix, then learn, record after record.
 
         Args:
             predictions: f64 (n, K), each made before its record was learnt; NaN counts as certain and wrong.
             labels: f32 (n,).
+            share: what the share of these records is at least; without effect on rules that have none.
 
         Returns:
             f64 (n,): mixed with the weights as they were before the record's label.
@@ -107,7 +110,10 @@ class Experts:
             raise ValueError(f"expected labels ({len(found)},), got {labels.shape}")
         out = np.empty(len(found))
         y = np.require(labels, np.float32, ["C", "W"])
-        kernels.run(self._state, self._boost, found, y, self.rule.code, self.rule.numbers, self._squared, out)
+        boost = self._boost
+        if share > self.share and not self._hedge:
+            boost = np.array([share - self.rule.numbers[1], np.inf, 1.0])
+        kernels.run(self._state, boost, found, y, self.rule.code, self.rule.numbers, self._squared, out)
         return out
 
     def update(self, losses: NDArray[np.float64], records: int = 1) -> None:
@@ -185,6 +191,13 @@ class Experts:
             whole = np.logaddexp.reduce(self._state[SCORE])
             self._state[SCORE] = self._state[SCORE] - whole if np.isfinite(whole) else np.log(alone)
         return weight
+
+    def renew(self, place: int) -> None:
+        """Have the expert of a column begin afresh, as one that has just come, in the same column."""
+        self.remove(int(self.ids[place]))
+        self.spawn()
+        order = np.insert(np.arange(len(self) - 1), place, len(self) - 1)
+        self._state, self.ids = np.ascontiguousarray(self._state[:, order]), self.ids[order]
 
     def _place(self, expert: int) -> int:
         found = np.flatnonzero(self.ids == expert)

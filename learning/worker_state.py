@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
     from learning.batch import Batch
     from learning.ensemble_state import EnsembleState
+    from learning.job_messages import Directive
 
     Arrays = dict[str, NDArray[Any]]
     """Part of a state, by name."""
@@ -62,6 +63,11 @@ class WorkerState:
         if self.ensemble is not None:
             batch = self.ensemble.prepare(batch)
         return self.encoder.encode(replace(batch, features=None))
+
+    def begin(self, directive: Directive) -> None:
+        """A moment of the job begins, with what becomes of an ensemble in it."""
+        if self.ensemble is not None:
+            self.ensemble.begin(directive.shared, directive.renewed)
 
     def mix(self, predictions: NDArray[np.float64], batch: Batch) -> Mixed:
         """What a learner's `learn` gave, with the columns of an ensemble's experts as one, before labels were known."""

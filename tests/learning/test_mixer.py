@@ -14,6 +14,7 @@ from learning.experts_rules import RULES
 from learning.keys import name_key
 from learning.mixer import Mixer, Mixing
 from learning.mixer_join import joined_mixers
+from learning.pace import Pace
 
 NAMES = ("a", "b", "c")
 ALL = (*(Mixing(rule) for rule in RULES), Mixing("linucb", context=("x",)), Mixing("thompson", width=1.0),
@@ -215,3 +216,33 @@ def test_arrays_of_other_experts_are_refused(mixing: Mixing) -> None:
     for name in arrays:
         with pytest.raises(ValueError, match="expected"):
             Mixer.of(mixing, NAMES, {other: array for other, array in arrays.items() if other != name})
+
+
+@pytest.mark.parametrize("mixing", BY_RULE)
+def test_an_expert_that_begins_afresh_has_no_weight_and_gets_its_due(mixing: Mixing) -> None:
+    """After 200 records `a` begins afresh: its weight is the others', and comes back by its losses."""
+    predictions, batch = stream(400)
+    predictions[:, 0] = np.where(batch.labels > 0, 0.9, 0.1)
+    mixer = Mixer(mixing, NAMES)
+    mixer.learn(predictions[:200], part(batch, 0, 200))
+    before = mixer.weights()
+    mixer.renew("a")
+    if not mixing.is_bandit:
+        assert mixer.weights()["a"] == pytest.approx(1 / 3 if mixing.rule == "hedge" else 0.0)
+        assert sum(mixer.weights().values()) == pytest.approx(1.0)
+        assert mixer.weights()["a"] < before["a"]
+    mixer = Mixer.of(mixing, NAMES, mixer.arrays())
+    mixer.learn(predictions[200:], part(batch, 200, 400))
+    if mixing.rule in {"fixed_share", "hedge"}:
+        assert mixer.weights()["a"] > 0.9
+
+
+def test_a_pace_raises_the_share_for_its_batch() -> None:
+    """A reaction to drift: while the batch's pace says so, the least weight is at least its share; later it is not."""
+    predictions, batch = stream(400)
+    predictions[:, 0] = np.where(batch.labels > 0, 0.9, 0.1)
+    mixer = Mixer(Mixing(), NAMES)
+    mixer.learn(predictions[:200], dataclasses.replace(part(batch, 0, 200), pace=Pace(1.0, 0.3)))
+    assert min(mixer.weights().values()) >= 0.1
+    mixer.learn(predictions[200:], part(batch, 200, 400))
+    assert min(mixer.weights().values()) < 0.01

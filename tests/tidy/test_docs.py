@@ -45,8 +45,11 @@ def config_keys(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str,
     """(key, default as JSON-like text) of every leaf; a key that each member of a union has comes once for each."""
     for name, field in model.model_fields.items():
         inner = [m for m in unwrapped(field.annotation) if is_section(m)]
-        if name == "experts":  # learners, which have their own tables of keys, and what is only an expert
-            inner = [section for section in inner if not issubclass(section, LearnerConfig)]
+        if (
+            name == "experts"
+        ):  # learners have tables of keys of their own, above; what is only an expert has it here
+            union = typing.get_args(typing.get_args(field.annotation)[0])[0]
+            inner = [m for m in unwrapped(union) if is_section(m) and not issubclass(m, LearnerConfig)]
         below = f"{prefix}{name}.*." if typing.get_origin(field.annotation) is dict else f"{prefix}{name}."
         for section in inner:
             # A kind must be given, but for those of the learner and the detector that a pipeline has if it names none.
@@ -64,7 +67,7 @@ def unwrapped(annotation: object) -> Iterator[object]:
     """The annotation and what it is made of: members of a union, values of a mapping."""
     yield annotation
     for argument in typing.get_args(annotation):
-        yield from unwrapped(argument) if typing.get_args(argument) else [argument]
+        yield from unwrapped(argument) if typing.get_origin(argument) is typing.Annotated else [argument]
 
 
 def is_section(annotation: object) -> typing.TypeGuard[type[BaseModel]]:
