@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from actors.ports import SourceError
 from cluster.assembly import WorkerSpec, build_state, feature_names, watch_plan
 from cluster.base_files import BaseError
+from cluster.dealing import dealt_states
 from cluster.first_look import FirstLook
 from cluster.same_run import check_partitions, check_same
 from cluster.sizes import Sizes, as_scaled
@@ -19,7 +20,6 @@ from cluster.snapshots.job_arrays import read_job
 from cluster.warm_start import write_base
 from learning.coordination import assign
 from learning.ensemble import Ensemble
-from learning.ensemble_state import of_all_workers
 from learning.job_state import JobPlan, JobState
 
 if TYPE_CHECKING:
@@ -214,7 +214,7 @@ class Starter:
             pipeline.snapshots.deltas_max, pipeline.records_max, watch_plan(pipeline), feature_names(pipeline),
             learner if isinstance(learner, Ensemble) else None,
         )  # fmt: skip
-        dealt = _dealt(pipeline, workers, len(shares))
+        dealt = dealt_states(pipeline, workers, len(shares))
         specs = [
             WorkerSpec(
                 worker=worker,
@@ -229,26 +229,3 @@ class Starter:
         ]
         ends = {partition: end for partition, (_, end) in bounds.items()}
         return Start(plan, specs, self._run_url, tables, ends)
-
-
-def _dealt(pipeline: Pipeline, before: dict[int, Arrays], workers: int) -> dict[int, Arrays]:
-    """What each of `workers` goes on with: its own, or where there were others, what some of those knew, merged.
-
-    Together they know what all knew, so that nothing is counted twice; a worker that gets nothing begins anew, but for
-    an ensemble's mixer, which is one for all, and its models, of which each takes the one that has learnt most.
-    """
-    if len(before) == workers:
-        return before
-    parts = {w: [of for old, of in sorted(before.items()) if old % workers == w] for w in range(workers)}
-    dealt = {worker: _merged(pipeline, of) for worker, of in parts.items() if of}
-    if not (shared := of_all_workers(of for _, of in sorted(before.items()))):
-        return dealt
-    return {w: dealt.get(w, build_state(pipeline, w).arrays()) | shared for w in range(workers)}
-
-
-def _merged(pipeline: Pipeline, parts: list[Arrays]) -> Arrays:
-    states = [build_state(pipeline) for _ in parts]
-    for state, arrays in zip(states, parts, strict=True):
-        state.restore(arrays)
-    states[0].merge(states[1:])
-    return states[0].arrays()
