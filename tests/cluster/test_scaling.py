@@ -3,86 +3,31 @@
 from __future__ import annotations
 
 import io
-import threading
+import os
+import signal
 from collections import Counter
-from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from ray._private import state as ray_state
 from rich.console import Console
 
+from actors.ports import StoreError
 from cluster.broker import Broker
-from cluster.config import Pipeline, build_pipeline
+from cluster.config import Pipeline
 from cluster.job import JobResult, run_job
+from cluster.launch import RayCluster
 from cluster.models.model_files import ModelState
-from cluster.scaling import ask_scale
+from cluster.reserve import Reserve
+from cluster.resizing import Resizing
 from cluster.snapshots.model import load_model
-from tests.cluster.fed import Feed
+from cluster.starts import Start
+from tests.cluster.scaled import RECORDS, Feed, Job, pipeline_of
 from tests.cluster.topics import consume, records
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(300)]
-
-RECORDS = 200_000
-
-
-def pipeline_of(broker: Broker, folder: Path, topic: str, *overrides: str) -> Pipeline:
-    """A job that ends once all records are read."""
-    values = {
-        "name": "scaled", "run": "r1", "batch_records": 500, "records_max": RECORDS,
-        "source": {"kind": "kafka", "topic": topic, "bootstrap_servers": broker.bootstrap_servers},
-        "cluster": {"workers": 1, "shards": 2},
-        "snapshots": {"path": str(folder), "interval_s": 5},
-        "mlflow": {"enabled": False},
-    }  # fmt: skip
-    return build_pipeline(values, list(overrides), origin="test")
-
-
-class Job:
-    """A job with somebody who scales it: `steps` run beside it once it learns; what they raise, the test raises."""
-
-    def __init__(self, pipeline: Pipeline, feed: Feed, steps: Callable[[Job], None]) -> None:
-        self._pipeline, self._feed, self._steps = pipeline, feed, steps
-        self._said = io.StringIO()
-        self._error: BaseException | None = None
-        self.answers: list[str] = []
-
-    @property
-    def folder(self) -> Path:
-        """Of the run."""
-        return Path(self._pipeline.snapshots.path) / "r1"
-
-    @property
-    def said(self) -> str:
-        """What the job says."""
-        return self._said.getvalue()
-
-    def scale(self, **sizes: int) -> None:
-        """Scale, and wait until that is done."""
-        self.answers.append(ask_scale(str(self.folder), **sizes, say=print, timeout_s=120))
-
-    def run(self) -> JobResult:
-        """To the end."""
-        thread = threading.Thread(target=self._scale, daemon=True)
-
-        def begin() -> None:
-            self._feed.start()
-            thread.start()
-
-        result = run_job(self._pipeline, Console(file=self._said, width=200), on_ready=begin)
-        thread.join(60)
-        print(self.said)
-        if self._error is not None:
-            raise self._error
-        return result
-
-    def _scale(self) -> None:
-        try:
-            self._steps(self)
-        except BaseException as error:  # noqa: BLE001 - carried to the test's thread
-            self._error = error
-        finally:
-            self._feed.hurry()
 
 
 def rows_of(model: ModelState) -> tuple[np.ndarray, np.ndarray]:
@@ -120,3 +65,101 @@ def test_workers_and_shards_come_and_go_while_a_stream_is_learnt(broker: Broker,
     predicted = Counter(message["id"] for message in consume(broker, "scaled-predictions"))
     assert len(predicted) == RECORDS
     assert set(predicted.values()) == {1}
+
+
+def assert_undisturbed(result: JobResult, pipeline: Pipeline, folder: Path) -> None:
+    """One worker and one partition: rows, encoder and metrics are those of one process that nobody has disturbed."""
+    alone = pipeline.model_copy(
+        update={"snapshots": pipeline.snapshots.model_copy(update={"path": str(folder)})}
+    )
+    expected = load_model(run_job(alone, Console(file=io.StringIO()), local=True).snapshot)
+    found = load_model(result.snapshot)
+    for one, other in zip(rows_of(found), rows_of(expected), strict=True):
+        np.testing.assert_array_equal(one, other)
+    for name in ("encoder.keys", "encoder.stats"):
+        np.testing.assert_array_equal(found.arrays[name], expected.arrays[name])
+    assert (found.records, found.metrics) == (expected.records, expected.metrics)
+
+
+@pytest.mark.usefixtures("local_ray")
+def test_shards_move_while_one_worker_learns_and_nothing_is_another_number(
+    broker: Broker, tmp_path: Path
+) -> None:
+    """From 2 shards to 4 to 3: the tables, to the bit, are those of one process."""
+
+    def steps(job: Job) -> None:
+        job.scale(shards=4)
+        job.scale(shards=3)
+
+    with Feed(broker, "moved", records(60_000), 1, per_s=1500) as feed:
+        pipeline = pipeline_of(broker, tmp_path / "scaled", "moved", "records_max=60000")
+        result = Job(pipeline, feed, steps).run()
+    assert result.recoveries == 0
+    assert_undisturbed(result, pipeline, tmp_path / "alone")
+
+
+def kill(actor: Any) -> None:
+    """kill -9 its process."""
+    os.kill(ray_state.actors(actor._actor_id.hex())["Pid"], signal.SIGKILL)
+
+
+@pytest.mark.usefixtures("local_ray")
+def test_whatever_dies_in_the_middle_of_scaling_changes_nothing(
+    broker: Broker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A new shard while it loads, one that learns at that time, one while the workers end, a new one at the switch."""
+    preload, switch, due = Reserve.preload, Reserve.switch, Resizing.due
+    struck: list[str] = []
+    faults = ["new while loading", "old while loading", "old while ending", "new at the switch"]
+
+    def strikes(fault: str) -> bool:
+        if faults and faults[0] == fault:
+            struck.append(faults.pop(0))
+            return True
+        return False
+
+    def preload_and_die(self: Reserve, *where: Any) -> None:
+        preload(self, *where)
+        if strikes("new while loading"):
+            kill(next(iter(self.new)))
+        elif strikes("old while loading"):
+            kill(cluster_of[0].crew.shards[0])
+
+    def switch_and_die(self: Reserve, snapshot: int) -> None:
+        switch(self, snapshot)
+        if strikes("new at the switch"):
+            kill(self.shards[0])
+
+    def die_when_due(self: Resizing, newest: Any, *, ends: bool) -> bool:
+        if strikes("old while ending"):
+            kill(cluster_of[0].crew.shards[1])
+            raise StoreError("a shard has died")
+        return due(self, newest, ends=ends)
+
+    cluster_of: list[RayCluster] = []
+    begin = RayCluster.begin
+
+    def begin_seen(self: RayCluster, start: Start) -> None:
+        cluster_of[:] = [self]
+        begin(self, start)
+
+    monkeypatch.setattr(Reserve, "preload", preload_and_die)
+    monkeypatch.setattr(Reserve, "switch", switch_and_die)
+    monkeypatch.setattr(Resizing, "due", die_when_due)
+    monkeypatch.setattr(RayCluster, "begin", begin_seen)
+
+    def steps(job: Job) -> None:
+        job.scaled(shards=3)
+        job.scaled(shards=2)
+
+    with Feed(broker, "broken", records(60_000), 1, per_s=500) as feed:
+        pipeline = pipeline_of(broker, tmp_path / "scaled", "broken", "records_max=60000")
+        job = Job(pipeline, feed, steps)
+        result = job.run()
+    assert len(struck) == 4
+    assert result.recoveries >= 2
+    assert [answer.partition(" at ")[0] for answer in job.answers] == [
+        "went from 1 worker and 2 shards to 1 worker and 3 shards",
+        "went from 1 worker and 3 shards to 1 worker and 2 shards",
+    ]
+    assert_undisturbed(result, pipeline, tmp_path / "alone")
