@@ -32,6 +32,9 @@ def main() -> None:
     from ray.cluster_utils import Cluster
 
     ray_utils.write_ray_address = lambda *_: None  # else it would lead other programs of this machine here
+    ray_utils.set_sigterm_handler = lambda *_: (
+        None
+    )  # which only a main thread may set; here a node comes in another
     folder = Path(tempfile.mkdtemp(prefix="mr-nodes-", dir="/tmp"))
     node: dict[str, Any] = {"node_ip_address": "127.0.0.1", "num_cpus": 5}
     head = {**node, "include_dashboard": False, "temp_dir": str(folder / "ray")}
