@@ -80,11 +80,13 @@ def ask_scale(
 def _check_runs(place: str, url: str) -> None:
     """Refuse a run that no job learns, as far as that can be known: a URL does not tell. Raises SnapshotError."""
     run = place_of(url)
+    if run_folder.held(run):  # one that has only just been started is a job too
+        return
     if run_folder.last_generation(run) is None:
         raise SnapshotError(
             f"{place} is no run; give the folder of a run, such as runs/clicks-20260101-120000"
         )
-    if "://" in url or run_folder.held(run):
+    if "://" in url:
         return
     raise SnapshotError(
         f"no job learns {place}; scaling is for a job that runs: set cluster.workers and cluster.shards "

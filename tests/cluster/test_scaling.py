@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import yaml
 from ray._private import state as ray_state
 from rich.console import Console
 
@@ -23,7 +24,9 @@ from cluster.models.model_files import ModelState
 from cluster.reserve import Reserve
 from cluster.resizing import Resizing
 from cluster.snapshots.model import load_model
+from cluster.snapshots.store import SnapshotStore
 from cluster.starts import Start
+from tests.cluster.commands import run, started
 from tests.cluster.scaled import RECORDS, Feed, Job, pipeline_of
 from tests.cluster.topics import consume, records
 
@@ -163,3 +166,28 @@ def test_whatever_dies_in_the_middle_of_scaling_changes_nothing(
         "went from 1 worker and 3 shards to 1 worker and 2 shards",
     ]
     assert_undisturbed(result, pipeline, tmp_path / "alone")
+
+
+def test_a_driver_that_dies_after_scaling_comes_back_at_its_size(broker: Broker, tmp_path: Path) -> None:
+    """Started again by the same command, it has the actors that it was scaled to, and every record is learnt once."""
+    pipeline = pipeline_of(broker, tmp_path, "driven", "records_max=30000", "snapshots.interval_s=1")
+    file = tmp_path / "pipeline.yaml"
+    file.write_text(yaml.safe_dump(pipeline.model_dump(mode="json")))
+    with Feed(broker, "driven", records(30_000), 2, per_s=300) as feed:
+        feed.start()
+        with started("jobs.train", file, cwd=tmp_path) as first:
+            first.wait_for((tmp_path / "r1" / "status.json").exists, "status", 120)
+            sizes = ("--scale", "workers=2", "--scale", "shards=3")
+            code, out, err = run("jobs.status", tmp_path / "r1", *sizes, cwd=tmp_path, timeout_s=150)
+            assert (code, err) == (0, "")
+            assert "went from 1 worker and 2 shards to 2 workers and 3 shards at " in out
+            os.kill(first.process.pid, signal.SIGKILL)
+            first.wait(10)
+        feed.hurry()
+        with started("jobs.train", file, cwd=tmp_path) as second:
+            assert second.wait(150) == 0, second.err
+            assert "the run was scaled to 2 workers and 3 shards, and goes on so" in second.out
+    numbers = SnapshotStore(str(tmp_path / "r1"), print).numbers()
+    model = load_model(tmp_path / "r1" / "snapshots" / f"{numbers[-1]:06d}")
+    assert (model.records, int(model.arrays["encoder.stats"][:, 0].max())) == (30_000, 30_000)
+    assert model.pipeline["cluster"]["shards"] == 3
