@@ -74,9 +74,6 @@ class Crew:
             [actor if actor in known else None for actor in actors]
             for actors in (reserve.shards, reserve.workers)
         )
-        if self.coordinator is not None and node_of(self.coordinator) in draining_nodes():
-            end_actor(self.coordinator)
-            self.coordinator = None
         return here if start.tables == reserve.snapshot else set()
 
     def make_missing(self, start: Start) -> None:
@@ -94,9 +91,9 @@ class Crew:
         self.coordinator = actors[-1]
 
     def draining(self) -> set[str]:
-        """Nodes that are about to go and have one of the actors."""
+        """Nodes that are about to go and have a shard or worker; the coordinator stays with the driver."""
         nodes = draining_nodes()
-        return nodes & {node_of(actor) for actor in self.all()} if nodes else nodes
+        return nodes & {node_of(actor) for actor in [*self.shards, *self.workers]} if nodes else nodes
 
     def close(self) -> None:
         """End them all; may be called twice."""

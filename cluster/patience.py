@@ -29,7 +29,7 @@ class Patience:
     def __init__(self, config: RecoveryConfig) -> None:
         self._config = config
         self._attempts, self._deaths, self._recovered_at, self._failing_since_s = 0, 0, -1, 0.0
-        self._begun_s = time.monotonic()
+        self._begun_s: float | None = None
 
     def begun(self) -> None:
         """A generation has begun."""
@@ -42,7 +42,10 @@ class Patience:
             GaveUpError: there were too many in a row.
 
         """
-        if newest != self._recovered_at or time.monotonic() - self._begun_s > self._config.unavailable_s:
+        # One that never began has not lived: else a cluster without room would be asked again for ever.
+        lasted_s = 0.0 if self._begun_s is None else time.monotonic() - self._begun_s
+        self._begun_s = None
+        if newest != self._recovered_at or lasted_s > self._config.unavailable_s:
             self._attempts, self._deaths = 0, 0
             self._recovered_at, self._failing_since_s = newest, time.monotonic()
         waited_for = isinstance(error, WAITED_FOR)  # which is no death, however often it is tried

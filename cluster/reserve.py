@@ -36,7 +36,8 @@ class Reserve:
         self._loading = False
         begun = [shard.warm.remote() for shard in shards if shard in new]
         self._begun = begun + [worker.warm.remote(pipeline) for worker in workers if worker in new]
-        self._until_s = time.monotonic() + pipeline.cluster.actor_start_timeout_s
+        config = pipeline.cluster
+        self._until_s = time.monotonic() + config.actor_start_timeout_s + config.scale_up_timeout_s
 
     def ready(self) -> bool:
         """Whether all have done what they were asked to; returns at once. Raises StoreError, SnapshotError."""
@@ -45,7 +46,7 @@ class Reserve:
         if not self._begun:
             return True
         if time.monotonic() > self._until_s:
-            what = "load the snapshot" if self._loading else "start (1 CPU each)"
+            what = "load the snapshot" if self._loading else "start"
             raise LaunchError(
                 f"expected {len(self.new)} actors to {what} in time beside those that learn, but {len(self._begun)} "
                 f"did not; free in the cluster: {free_resources()}; add nodes, or ask for fewer"

@@ -32,9 +32,6 @@ def main() -> None:
     from ray.cluster_utils import Cluster
 
     ray_utils.write_ray_address = lambda *_: None  # else it would lead other programs of this machine here
-    ray_utils.set_sigterm_handler = lambda *_: (
-        None
-    )  # which only a main thread may set; here a node comes in another
     folder = Path(tempfile.mkdtemp(prefix="mr-nodes-", dir="/tmp"))
     node: dict[str, Any] = {"node_ip_address": "127.0.0.1", "num_cpus": 5}
     head = {**node, "include_dashboard": False, "temp_dir": str(folder / "ray")}
@@ -55,7 +52,7 @@ def learn(broker: Broker, folder: Path, nodes: Any, leaving: Any, node: dict[str
     after: list[str] = []
 
     def steps(job: Job) -> None:
-        coming = nodes.add_node(**node)
+        coming = job.in_main_thread(lambda: nodes.add_node(**node))
         job.scale(workers=3, shards=3)
         before.extend(nodes_of_actors())
         drain(nodes.address, leaving.node_id)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import queue
 import threading
 import time
 from collections.abc import Callable
@@ -93,6 +94,8 @@ class Job:
         self._pipeline, self._feed, self._steps = pipeline, feed, steps
         self._said = io.StringIO()
         self._error: BaseException | None = None
+        self._asked: queue.Queue[Callable[[], Any]] = queue.Queue()
+        self._done: queue.Queue[Any] = queue.Queue()
         self.answers: list[str] = []
 
     @property
@@ -116,6 +119,15 @@ class Job:
                 return self.scale(shards=shards)
         raise AssertionError(f"not scaled to {shards} shards:\n{self.said}")
 
+    def in_main_thread(self, do: Callable[[], Any]) -> Any:
+        """Have the test's thread do something: a raylet ends with the thread that has started it."""
+        self._asked.put(do)
+        return self._done.get(timeout=120)
+
+    def _watch(self) -> None:
+        with suppress(queue.Empty):
+            self._done.put(self._asked.get_nowait()())
+
     def run(self) -> JobResult:
         """To the end."""
         thread = threading.Thread(target=self._scale, daemon=True)
@@ -124,7 +136,9 @@ class Job:
             self._feed.start()
             thread.start()
 
-        result = run_job(self._pipeline, Console(file=self._said, width=200), on_ready=begin)
+        result = run_job(
+            self._pipeline, Console(file=self._said, width=200), on_ready=begin, watch=self._watch
+        )
         thread.join(60)
         print(self.said)
         if self._error is not None:

@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
-from actors.ports import StoreError, StreamUnavailableError
-from cluster import supervise
+from actors.ports import LaunchError, StoreError, StreamUnavailableError
+from cluster import patience, supervise
+from cluster.config import RecoveryConfig
 from cluster.supervise import GaveUpError, Supervisor
 from learning.job_messages import EndJob, SnapshotFailed, StopAsked
 
@@ -113,3 +114,21 @@ def test_what_was_gone_back_from_is_not_the_newest_any_more(pauses: list[float])
     with pytest.raises(AssertionError, match="without its last snapshot"):
         supervisor(played, rollbacks=rollbacks).run()
     assert played.newest is None
+
+
+def test_room_that_does_not_come_is_not_waited_for_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A node is gone for good: the job never begins again, and its long life before that does not count."""
+    now_s = [0.0]
+    monkeypatch.setattr(patience, "time", SimpleNamespace(monotonic=lambda: now_s[0]))
+    waiting = patience.Patience(RecoveryConfig(unavailable_s=300))
+    waiting.begun()
+    now_s[0] = 1000.0
+    pauses = [waiting.failed(StoreError("dead"), 4)]
+    for _ in range(299):
+        now_s[0] += 1.0
+        pauses.append(waiting.failed(LaunchError("no room"), 4))
+    assert pauses[0] == 0.0
+    assert pauses[-1] == 10.0
+    now_s[0] = 1302.0
+    with pytest.raises(GaveUpError, match="after 301 attempts in 302 s"):
+        waiting.failed(LaunchError("no room"), 4)
