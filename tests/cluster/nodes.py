@@ -7,6 +7,7 @@ one comes before that, and the job is scaled onto it. One JSON line says what ca
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -44,6 +45,7 @@ def main() -> None:
     finally:
         ray.shutdown()
         nodes.shutdown()
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def learn(broker: Broker, folder: Path, nodes: Any, leaving: Any, node: dict[str, Any]) -> dict[str, Any]:
