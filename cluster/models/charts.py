@@ -26,6 +26,7 @@ _WIDTH_IN, _DPI = 9.0, 110
 _KNOWS_NOTHING = {"log_loss": "prior_log_loss", "rmse": "deviation"}
 _WORDS = {"log_loss": "log-loss", "rmse": "RMSE"}
 _MARKS_MAX = 50
+_LOG_SCALE_FROM = 8.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,10 +86,12 @@ def calibration_png(calibration: Calibration, title: str) -> bytes:
     low = max(1e-6, min(calibration.predicted.min(), 0.5 / calibration.records.max()) / 2)
     ends = np.array([low, 1 - low])
     axes.plot(_odds(ends, low), _odds(ends, low), color=_GREY, linewidth=1, linestyle="--", label="perfect")
+    bounds = _odds(np.array(_wilson(calibration)), low)
+    axes.vlines(_odds(calibration.predicted, low), *bounds, color=_BLUE, linewidth=1, alpha=0.5)
     share = calibration.records / calibration.records.sum()
     axes.scatter(
         _odds(calibration.predicted, low), _odds(calibration.observed, low), s=20 + 400 * share, color=_BLUE,
-        alpha=0.8, edgecolor="white", label="records, the area by how many",
+        alpha=0.8, edgecolor="white", label="share of ones, with its 95 % interval; area: records",
     )  # fmt: skip
     ticks = [t for t in (1e-5, 1e-4, 1e-3, 0.01, 0.1, 0.5, 0.9, 0.99, 0.999, 0.9999) if low <= t <= 1 - low]
     for set_ticks in (axes.set_xticks, axes.set_yticks):
@@ -114,8 +117,14 @@ def overview_png(points: list[ChartPoint], marks: list[Marked], title: str) -> b
         known = [p.since_start[str(nothing)] for p in points]
         loss.plot(x, known, color=_GREY, linewidth=1, linestyle="--", label="if it knew nothing")
     loss.set_ylabel(_WORDS.get(name, name.replace("_", " ")))
-    loss.set_ylim(bottom=0)
-    loss.legend(frameon=False, loc="lower left", ncols=3, fontsize=9)
+    shown = np.array([line.get_ydata() for line in loss.lines]).ravel()
+    shown = shown[np.isfinite(shown) & (shown > 0)]
+    if len(shown) and shown.max() > _LOG_SCALE_FROM * shown.min():
+        loss.set_yscale("log")  # else a good model's loss lies on the axis, below that of knowing nothing
+        loss.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    else:
+        loss.set_ylim(bottom=0)
+    loss.legend(frameon=False, loc="lower right", bbox_to_anchor=(1.0, 1.0), ncols=3, fontsize=9)
     if has_weights:
         _draw_weights(axes[1], x, points)
     rate.fill_between(x, [point.records_per_s for point in points], color=_BLUE, alpha=0.25, linewidth=0)
@@ -143,6 +152,13 @@ def _draw_weights(axes: Any, x: list[int], points: list[ChartPoint]) -> None:
     axes.set_ylabel("weight of experts")
     if len(names) <= 12:
         axes.legend(frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5), fontsize=8)
+
+
+def _wilson(calibration: Calibration) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Between which shares of ones the true one lies, with 95 % (E. B. Wilson, 1927)."""
+    n, p, z = calibration.records, calibration.observed, 1.96
+    middle, half = (p + z * z / (2 * n)), z * np.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
+    return (middle - half) / (1 + z * z / n), (middle + half) / (1 + z * z / n)
 
 
 def _odds(share: Any, low: float) -> Any:
