@@ -83,6 +83,8 @@ class _Encoder:
         """How a node refers to `value`."""
         if value is None or type(value) in (bool, int, float, str):
             return value
+        if type(value) is frozenset and not value:
+            value = _NOTHING  # of which Python may have several, all equal
         at = self._places.get(id(value))
         if at is None:
             at = self._places[id(value)] = len(self._nodes)
@@ -221,7 +223,11 @@ class _Encoder:
         if place.startswith("river.proba.") and values.get("seed", 0) is None:
             # Each distribution in a tree has a generator of 2.5 kB, seeded by chance, from which no model draws.
             values["_rng"] = _UNSEEDED
-        return ["object", place, {name: self._ref(value, at, f".{name}") for name, value in values.items()}]
+        return [
+            "object",
+            place,
+            {name: self._ref(value, at, f".{name}") for name, value in sorted(values.items())},
+        ]
 
     def _compiled(self, thing: Any, place: str, at: int) -> list[Any]:
         if place.endswith(":VectorDict"):
@@ -235,7 +241,7 @@ class _Encoder:
         return ["compiled", place, list(arguments), *self._put(bytes(thing.__getstate__()))]
 
 
-_UNSEEDED = object()
+_UNSEEDED, _NOTHING = object(), frozenset[object]()
 _FUNCTIONS = (types.FunctionType, types.BuiltinFunctionType)
 _BASES = {"abc", "collections.abc", "typing", "_collections_abc"}
 
