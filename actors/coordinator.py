@@ -111,7 +111,10 @@ class Coordinator:
         """Figures by group; made anew only once a worker has told something new."""
         shown = tuple(self._brain.shown.values())
         if not self._groups_of or any(a is not b for a, b in zip(shown, self._shown, strict=False)):
-            self._shown, self._groups_of = shown, groups_of(shown, self._brain.metrics, self._plan.names)
+            self._shown, self._groups_of = (
+                shown,
+                groups_of(shown, self._brain.metrics, self._plan.names, self._plan.ensemble),
+            )
         return self._groups_of
 
     def _handle(self, event: Event) -> Directive:

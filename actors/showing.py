@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from actors.status import JobEvent
 from learning.feature_stats import FeatureStats
+from learning.mixer import Mixer
 from learning.slices import ALL, OTHER, PARTITION, VALUE, Slices
 from learning.worker_state import section, texts_of
 
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from learning.drift_blocks import Shift
+    from learning.ensemble import Ensemble
     from learning.learner import Metrics
     from learning.watching import Notice
     from learning.worker_state import Arrays
@@ -25,9 +27,17 @@ __all__ = ["event_of", "groups_of"]
 _FEATURES_SHOWN, _MOVED_SHOWN, _METRICS_SHOWN = 30, 3, 2
 
 
-def groups_of(states: Sequence[Arrays], metrics: Metrics, names: Mapping[int, str]) -> Groups:
-    """Figures of partitions, slices and features, out of what workers know; `names` are those of features by key."""
+def groups_of(
+    states: Sequence[Arrays], metrics: Metrics, names: Mapping[int, str], ensemble: Ensemble | None = None
+) -> Groups:
+    """Figures of experts, partitions, slices and features, out of what workers know.
+
+    `names` are those of features by key.
+    """
     groups: Groups = {}
+    if ensemble is not None:
+        parts = [found for state in states if (found := section(state, "mixer"))]
+        groups |= _experts(parts, ensemble)
     if parts := [found for state in states if (found := section(state, "slices"))]:
         texts: dict[int, str] = {}
         for state in states:
@@ -54,6 +64,20 @@ def _slices(parts: Iterable[Arrays], kind: Any, texts: Mapping[int, str]) -> Gro
         row[telling[0]] = total.summary()[telling[0]]
         found["partitions" if what == PARTITION else "slices"][name] = row
     return {group: rows for group, rows in found.items() if rows}
+
+
+def _experts(parts: Iterable[Arrays], ensemble: Ensemble) -> Groups:
+    """By expert: its weight, in the mean over the workers, and its mean loss since the start; the mixture's beside."""
+    mixers = [Mixer.of(ensemble.mixing, ensemble.names, of, squared=ensemble.of_ratings) for of in parts]
+    records = sum(mixer.records for mixer in mixers)
+    if not records:
+        return {}
+    rows: dict[str, dict[str, float]] = {}
+    for name in mixers[0].expert_losses():
+        rows[name] = {"loss": sum(mixer.expert_losses()[name] for mixer in mixers) / records}
+        if name in ensemble.names:
+            rows[name]["weight"] = sum(mixer.weights()[name] for mixer in mixers) / len(mixers)
+    return {"experts": rows}
 
 
 def _features(parts: Iterable[Arrays], names: Mapping[int, str]) -> Groups:
