@@ -179,15 +179,9 @@ class _Encoder:
         ]
 
     def _callable(self, thing: Any, at: int) -> list[Any]:
-        if isinstance(thing, functools.partial) and type(thing) is functools.partial:
-            parts = (thing.func, thing.args, thing.keywords)
-            return [
-                "partial",
-                *(
-                    self._ref(p, at, f".{n}")
-                    for p, n in zip(parts, ("func", "args", "keywords"), strict=True)
-                ),
-            ]
+        if type(thing) is functools.partial:
+            parts = {".func": thing.func, ".args": thing.args, ".keywords": thing.keywords}
+            return ["partial", *(self._ref(part, at, way) for way, part in parts.items())]
         if isinstance(thing, types.MethodType):
             owner, name = thing.__self__, thing.__func__.__name__
             found = getattr(type(owner), name, None)
