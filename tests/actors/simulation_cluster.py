@@ -179,7 +179,7 @@ class Port:
         if len(given) == 1:
             self._unwritten += given[0]
         else:
-            self._unsent.append((given[0], given[1].copy()))
+            self._unsent.append((given[0], given[1].predictions.copy()))
 
     def flush(self) -> None:
         """Deliver everything."""

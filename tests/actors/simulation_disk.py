@@ -15,10 +15,13 @@ from cluster.snapshots.errors import SnapshotDamagedError
 from cluster.snapshots.replay import ShardOf
 from learning.admission import counts_of
 from learning.grouping import shard_of_segment
+from learning.keys import segment_of
 from learning.table_state import TableChange, TableState
 
 if TYPE_CHECKING:
-    from actors.ports import Sides
+    from numpy.typing import NDArray
+
+    from actors.ports import Layers, Sides
     from learning.exchange import Moment
     from learning.job_state import JobState
 
@@ -84,11 +87,36 @@ class Disk:
         ]
         return {name: state.split(shards)[shard] for name, state in tables.items()}, sides
 
+    def load_since(self, before: int, number: int, shard: int, shards: int) -> Layers:
+        """What changed for a shard between two snapshots of one chain."""
+        chain = self._chain(number)[::-1]
+        if any(written.damage for written in chain):
+            raise SnapshotDamagedError(f"snapshot {number} is damaged")
+        own = ShardOf(shard, shards).segments()
+        later = [written for written in chain if written.moment.snapshot > before]
+        return [
+            {
+                name: [_share(part[name], own, shard, shards) for part in written.parts]
+                for name in written.parts[0]
+            }
+            for written in later
+        ]
+
+    def numbers(self, number: int) -> list[int]:
+        """The snapshots of a chain."""
+        return [written.moment.snapshot for written in self._chain(number)]
+
     def _chain(self, number: int) -> list[Written]:
         chain = [self.snapshots[number]]
         while chain[-1].moment.since:
             chain.append(self.snapshots[chain[-1].moment.since])
         return chain
+
+
+def _share(change: TableChange, own: NDArray[np.bool_], shard: int, shards: int) -> TableChange:
+    rows, removed = (own[segment_of(keys)] for keys in (change.state.keys, change.removed))
+    side = counts_of(change.side, shard, shards)
+    return TableChange(change.state.take(rows), change.removed[removed], side)
 
 
 def _merged(layers: list[list[TableChange]]) -> TableState:

@@ -14,6 +14,7 @@ from actors.coordinator import Coordinator
 from actors.ports import StoreError, StreamUnavailableError
 from actors.shard import ParameterShard, StalePushError
 from cluster.snapshots.errors import SnapshotDamagedError
+from learning.exchange import Moment
 from learning.job_messages import (
     EndJob,
     SnapshotAsked,
@@ -29,13 +30,12 @@ from tests.actors.simulation_disk import Disk, DiskFullError, Written
 from tests.actors.simulation_wire import Actor, Profile, Wire
 
 if TYPE_CHECKING:
-    from learning.exchange import Moment
     from tests.actors.simulation_worlds import Universe
 
 __all__ = ["Job"]
 
 RECOVERABLE = (StoreError, StreamUnavailableError, StalePushError)
-FAULTS = ("worker", "worker", "shard", "shard", "coordinator", "driver", "stop", "ask")
+FAULTS = ("worker", "worker", "shard", "shard", "coordinator", "driver", "stop", "ask", "resize", "resize")
 
 
 class _DriverDiedError(Exception):
@@ -68,7 +68,9 @@ class Job:
         self._workers: list[Actor] = []
         self._shards: list[ShardActor] = []
         self._writing: tuple[int, Process] | None = None
-        self.generations = self.finals = 0
+        self.generations = self.finals = self.resizes = 0
+        self._held: int | None = None
+        self._resizing = False
 
     def _settings(self) -> None:
         choice = self.sim.random.choice
@@ -129,8 +131,13 @@ class Job:
             random.choice(alive).kill()
         elif kind == "coordinator" and self._coordinator is not None:
             self._coordinator.kill()
-        elif kind in {"stop", "ask"} and self._coordinator is not None and self._coordinator.mind is not None:
-            self._coordinator.mind.tell(StopAsked() if kind == "stop" else SnapshotAsked())
+        elif (
+            kind in {"stop", "ask", "resize"}
+            and self._coordinator is not None
+            and self._coordinator.mind is not None
+        ):
+            self._coordinator.mind.tell(SnapshotAsked() if kind == "ask" else StopAsked())
+            self._resizing |= kind == "resize"
         elif kind == "driver" and self._driver is not None and not self._driver.ended.done:
             self._driver.kill(_DriverDiedError())
             if self._writing is not None and random.random() < 0.7:  # else it still writes what it has
@@ -151,10 +158,24 @@ class Job:
                 start = yield from self._begin(error)
                 self._danger = 1.0
                 yield from self._learn(start)
-                return
+                error = None
+                if not self._resizes():
+                    return
             except RECOVERABLE as failed:
                 error = failed
                 yield self._profile.delay_s
+
+    def _resizes(self) -> bool:
+        """As cluster.resizing: workers have ended in order, and another generation begins, perhaps on other shards."""
+        last, random = self.disk.last, self.sim.random
+        assert last is not None, "the job ended without its last snapshot"
+        resizing, self._resizing = self._resizing, False
+        if self._universe.is_end(last.state.offsets) or not resizing:
+            return False
+        self._held = last.moment.snapshot
+        self.shards = random.choice((1, 2, 3))
+        self.resizes += 1
+        return True
 
     def _begin(self, error: Exception | None) -> Steps:
         if error is not None and self._writing is not None:
@@ -200,7 +221,12 @@ class Job:
     def _launch(self, start: _Start) -> Steps:
         """As cluster.launch.RayCluster.begin does: the living are told first, so that they refuse the old workers."""
         plan, caller = start.plan, self
-        self._shards = self._shards or [ShardActor(self.sim, n) for n in range(self.shards)]
+        held, self._held = self._held == start.tables, None
+        if len(self._shards) != self.shards:
+            for shard in self._shards:
+                shard.kill()
+            self._shards = [ShardActor(self.sim, n) for n in range(self.shards)]
+        old = {shard.number for shard in self._shards if shard.alive and shard.mind is not None}
         for shard in self._shards:
             if shard.alive and shard.mind is not None:
                 self.wire.call(caller, shard, partial(shard.mind.begin, plan.moment))
@@ -218,7 +244,14 @@ class Job:
             self._coordinator.mind = Coordinator(plan)
         self._shards = [s if s.alive else ShardActor(self.sim, s.number) for s in self._shards]
         self._workers = [Actor(f"worker {w}") for w in range(len(plan.partitions))]
-        begun = [self.wire.call(caller, s, partial(self._load, s, start)) for s in self._shards]
+        begun = [
+            self.wire.call(
+                caller,
+                s,
+                partial(self._resume if held and s.number in old and s.mind else self._load, s, start),
+            )
+            for s in self._shards
+        ]
         for promise in begun:  # noqa: UP028 - a list takes no answers
             yield promise
 
@@ -231,9 +264,17 @@ class Job:
         made.begin(moment)
         return made
 
+    def _resume(self, actor: ShardActor, start: _Start) -> None:
+        actor.mind.resume(start.plan.moment, start.plan.start.records)
+
     def _load(self, actor: ShardActor, start: _Start) -> None:
         made = self._empty(actor, start.plan.moment)
-        if start.tables:
+        if start.tables and self.sim.random.random() < 0.3:  # it has loaded an older snapshot ahead
+            of, (plan, tables) = (actor.number, len(self._shards)), (start.plan, start.tables)
+            ahead = self.sim.random.choice(self.disk.numbers(tables))
+            made.restore(*self.disk.load_shard(ahead, *of), Moment(0, ahead), 0)
+            made.catch_up(self.disk.load_since(ahead, tables, *of), plan.moment, plan.start.records)
+        elif start.tables:
             loaded = self.disk.load_shard(start.tables, actor.number, len(self._shards))
             made.restore(*loaded, start.plan.moment, start.plan.start.records)
         actor.begin(made)

@@ -67,10 +67,11 @@ def test_the_schedules_are_as_bad_as_they_are_said_to_be() -> None:
     """A hundred schedules: all that can happen does, or the others would prove less than they seem to."""
     jobs = [played(seed) for seed in range(100)]
     happened = " ".join(event for job in jobs for event in job.happened)
-    for kind in ("worker", "shard", "coordinator", "driver", "stop", "ask"):
+    for kind in ("worker", "shard", "coordinator", "driver", "stop", "ask", "resize"):
         assert happened.count(kind) > 3, kind
     written = [written for job in jobs for written in job.disk.snapshots.values()]
     assert sum(job.generations for job in jobs) > 200
+    assert sum(job.resizes for job in jobs) > 5
     assert sum(job.wire.refused for job in jobs) > 30
     assert sum(one.moment.since > 0 for one in written) > 25
     accidents = sum((job.wire.profile.happened for job in jobs), Counter())
