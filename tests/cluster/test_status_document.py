@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import io
 import json
 import socket
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from cluster.snapshots.errors import SnapshotError
 from cluster.snapshots.remote_place import place_of
@@ -24,6 +27,7 @@ from cluster.status.document import (
     read_status,
 )
 from cluster.status.find import StatusError, find_run, judged, status_of
+from cluster.status.follow import follow
 from cluster.status.publisher import StatusPublisher, pace_s
 
 NOW_S = 1_764_000_000.0
@@ -209,3 +213,22 @@ def test_the_words_for_an_end_are_states() -> None:
     """A reader waits for one of them."""
     assert all(document(state=state).ended for state in ENDED)
     assert not document().ended
+
+
+@pytest.mark.parametrize(("end", "well"), [("finished", True), ("failed", False)])
+def test_following_ends_when_the_job_does(tmp_path: Path, end: str, well: bool) -> None:
+    """Somebody watches in a terminal: the last picture stays there, and the exit code tells how it ended."""
+    place = place_of(str(tmp_path))
+    now_s = time.time()
+    place.write_whole(STATUS_FILE, document(written_s=now_s, seen_s=now_s).model_dump_json().encode())
+    last = document(written_s=now_s, state=end, records=4321, reason="no room").model_dump_json().encode()
+    ending = threading.Timer(0.3, place.write_whole, (STATUS_FILE, last))
+    ending.start()
+    screen = io.StringIO()
+    console = Console(file=screen, force_terminal=True, width=100, height=40)
+    assert follow(place, console) is well
+    ending.join()
+    drawn = screen.getvalue()
+    assert " learning " in drawn
+    assert f" {end} " in drawn.rpartition("records")[0]
+    assert "4,321" in drawn
