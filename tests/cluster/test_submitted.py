@@ -6,8 +6,11 @@ from typing import Any
 
 import pytest
 
+from actors.ports import LaunchError
+from cluster.actors_on_ray import ShardActor
 from cluster.config import Pipeline, PipelineError, build_pipeline
 from cluster.submitted import as_submitted
+from learning.exchange import Moment
 
 SUBMITTED = {"RAY_JOB_CONFIG_JSON_ENV_VAR": "{}"}
 
@@ -62,3 +65,12 @@ def test_a_place_that_would_be_lost_is_refused(sections, reason):
 def test_a_place_that_stays_is_taken(sections, environment):
     """A URL, a server, an absolute path, or what only the environment knows."""
     assert as_submitted(pipeline(**sections), SUBMITTED | environment).run == "clicks"
+
+
+def test_a_shard_whose_node_does_not_see_the_runs_folder_says_so() -> None:
+    """Its files would lie on its own disk, and the snapshot would be whole only as long as that node lives."""
+    shard = ShardActor(0, pipeline())
+    with pytest.raises(
+        LaunchError, match=r"expected the run's folder /nowhere/runs/clicks on node .* share, or a URL"
+    ):
+        shard.begin(Moment(1, 0), "/nowhere/runs/clicks", 0, 0, held=False)
