@@ -36,8 +36,7 @@ def groups_of(
     """
     groups: Groups = {}
     if ensemble is not None:
-        parts = [found for state in states if (found := section(state, "mixer"))]
-        groups |= _experts(parts, ensemble)
+        groups |= _experts([state for state in states if section(state, "mixer")], ensemble)
     if parts := [found for state in states if (found := section(state, "slices"))]:
         texts: dict[int, str] = {}
         for state in states:
@@ -66,9 +65,14 @@ def _slices(parts: Iterable[Arrays], kind: Any, texts: Mapping[int, str]) -> Gro
     return {group: rows for group, rows in found.items() if rows}
 
 
-def _experts(parts: Iterable[Arrays], ensemble: Ensemble) -> Groups:
-    """By expert: its weight, in the mean over the workers, and its mean loss since the start; the mixture's beside."""
-    mixers = [Mixer.of(ensemble.mixing, ensemble.names, of, squared=ensemble.of_ratings) for of in parts]
+def _experts(parts: Sequence[Arrays], ensemble: Ensemble) -> Groups:
+    """By expert: its weight, in the mean over the workers, its mean loss since the start, and for a model outside of
+    the tables the records on which it failed; the mixture's loss beside.
+    """
+    mixers = [
+        Mixer.of(ensemble.mixing, ensemble.names, section(of, "mixer"), squared=ensemble.of_ratings)
+        for of in parts
+    ]
     records = sum(mixer.records for mixer in mixers)
     if not records:
         return {}
@@ -77,6 +81,8 @@ def _experts(parts: Iterable[Arrays], ensemble: Ensemble) -> Groups:
         rows[name] = {"loss": sum(mixer.expert_losses()[name] for mixer in mixers) / records}
         if name in ensemble.names:
             rows[name]["weight"] = sum(mixer.weights()[name] for mixer in mixers) / len(mixers)
+    for name in ensemble.outside:
+        rows[name]["failed"] = float(sum(of[f"experts.{name}.records"][1] for of in parts))
     return {"experts": rows}
 
 

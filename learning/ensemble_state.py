@@ -58,8 +58,11 @@ class EnsembleState:
         return _with_given(batch, [expert.predict(batch) for expert in self.experts.values()])
 
     def shown(self) -> Arrays:
-        """The mixer's part of `arrays`, which is small."""
-        return {f"{_MIXER}{name}": array for name, array in self.mixer.arrays().items()}
+        """The small part of `arrays`: the mixer's, and how many records the experts outside the tables have had."""
+        counts = {name: np.array([of.records, of.failed], np.int64) for name, of in self.experts.items()}
+        return {f"{_MIXER}{name}": array for name, array in self.mixer.arrays().items()} | {
+            f"{_EXPERTS}{name}.records": array for name, array in counts.items()
+        }
 
     def arrays(self) -> Arrays:
         """All of it, as copies by name."""

@@ -44,6 +44,8 @@ def _check(key: str, ratings: bool) -> None:  # noqa: FBT001 - part of the cache
         raise RiverError(f"{settings.model}: the experts beside it predict {what}, but it is none")
     first, second = (_invented(start, ratings=ratings) for start in (0, _TRIED))
     expert.learn(first)
+    if expert.failed:
+        raise RiverError(expert.failure)
     saved = expert.arrays()
     again = RiverExpert.of(settings, saved, ratings=ratings)
     if expert.learn(second).tolist() != again.learn(second).tolist():

@@ -7,12 +7,16 @@ whole job to what one process of river can learn, and make the numbers depend on
 Where one model is wanted (for a version, or when the number of workers changes), it is the one that has learnt most:
 river merges statistics and distributions, but no estimator.
 
+A record on which river's code fails costs this expert its say and nobody else anything: it predicts what it would of
+nothing, does not learn the record, and counts it.
+
 A record comes as river wants it, {feature: value}, with the keys u64 of its entries for features: a number under its
 name's key, as it was sent; a category as 1.0 under the key of name and value.
 """
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import itertools
 import math
@@ -44,7 +48,10 @@ class RiverExpert:
 
     def __init__(self, settings: RiverSettings, *, ratings: bool = False, model: Any = None) -> None:
         self.settings = settings
-        self.records = 0
+        self.records = self.failed = 0
+        """Records so far, and of them those on which river failed."""
+        self.failure = ""
+        """The last failure of this process, as a sentence."""
         self._ratings = ratings
         self._model = built_model(settings) if model is None else model
         self._predict = self._rating if ratings else self._probability
@@ -56,10 +63,10 @@ class RiverExpert:
         return self._model
 
     def learn(self, batch: Batch) -> NDArray[np.float64]:
-        """Predictions f64 (n,) of a batch as it was sent, each made before its record was learnt. Raises RiverError."""
+        """Predictions f64 (n,) of a batch as it was sent, each made before its record was learnt."""
         labels: Any = batch.labels.tolist() if self._ratings else (batch.labels >= 0.5).tolist()
         learn_one = self._model.learn_one
-        out = np.empty(len(batch))
+        out = np.full(len(batch), self._of_nothing)
         for i, (x, y, weight) in enumerate(zip(_records(batch), labels, batch.weights.tolist(), strict=True)):
             try:
                 out[i] = self._predict(x)
@@ -67,24 +74,27 @@ class RiverExpert:
                     learn_one(x, y, w=weight)
                 else:
                     learn_one(x, y)
-            except Exception as error:
-                raise self._failure(batch, i, error) from error
+            except Exception as error:  # noqa: BLE001 - whatever river's code raises about one record
+                self._note(batch, i, error)
         self.records += len(batch)
         return out
 
     def predict(self, batch: Batch) -> NDArray[np.float64]:
         """Predictions f64 (n,) without learning."""
-        out = np.empty(len(batch))
+        out = np.full(len(batch), self._of_nothing)
         for i, x in enumerate(_records(batch)):
-            try:
+            with contextlib.suppress(Exception):  # as in `learn`; nobody counts while scoring
                 out[i] = self._predict(x)
-            except Exception as error:
-                raise self._failure(batch, i, error) from error
         return out
 
-    def _failure(self, batch: Batch, i: int, error: Exception) -> RiverError:
+    @property
+    def _of_nothing(self) -> float:
+        return 0.0 if self._ratings else _UNKNOWN
+
+    def _note(self, batch: Batch, i: int, error: Exception) -> None:
         place = f"partition {batch.batch_id.partition}, offset {int(batch.positions[i])}"
-        return RiverError(
+        self.failed += 1
+        self.failure = (
             f"{self.settings.model} of river failed at the record at {place}, with {type(error).__name__}: {error}; "
             "take the expert out of the pipeline, or give it transformers that make its input fit"
         )
@@ -104,8 +114,8 @@ class RiverExpert:
         return float(rating) if rating is not None and math.isfinite(rating) else 0.0
 
     def arrays(self) -> dict[str, NDArray[Any]]:
-        """All of it but the settings: records i64 (1,), graph u8, data u8 (learning/river_encode.py)."""
-        return {"records": np.array([self.records], np.int64), **encoded(self._model)}
+        """All of it but the settings: records and failures i64 (2,), graph u8, data u8 (learning/river_encode.py)."""
+        return {"records": np.array([self.records, self.failed], np.int64), **encoded(self._model)}
 
     @classmethod
     def of(
@@ -113,7 +123,7 @@ class RiverExpert:
     ) -> Self:
         """The expert that gave `arrays`. Raises ValueError for anything that is no state of such a model."""
         found = restored(
-            arrays, {"records": (np.int64, (1,)), "graph": (np.uint8, ("g",)), "data": (np.uint8, ("d",))}
+            arrays, {"records": (np.int64, (2,)), "graph": (np.uint8, ("g",)), "data": (np.uint8, ("d",))}
         )
         model = decoded({name: found[name] for name in ("graph", "data")})
         wanted = public_class("river.compose.Pipeline" if settings.transformers else settings.model)
@@ -122,7 +132,7 @@ class RiverExpert:
                 f"expected a model of {settings.model}, but the arrays hold {type(model).__name__}"
             )
         expert = cls(settings, ratings=ratings, model=model)
-        expert.records = int(found["records"][0])
+        expert.records, expert.failed = (int(n) for n in found["records"])
         return expert
 
     @staticmethod

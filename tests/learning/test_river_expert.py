@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 
 import numpy as np
 import pytest
@@ -93,10 +94,16 @@ def test_workers_become_one_by_who_has_learnt_most() -> None:
     assert np.array_equal(joined["graph"], experts[1].arrays()["graph"])
 
 
-def test_a_record_that_the_model_cannot_learn_is_named() -> None:
-    """A multinomial model and a negative number: the error says which record, and what to do."""
-    with pytest.raises(RiverError, match=r"MultinomialNB.* failed at the record at partition 0, offset \d+"):
-        RiverExpert(of("naive_bayes.MultinomialNB")).learn(records(400))
+def test_a_record_that_the_model_cannot_learn_is_counted_and_stops_nothing() -> None:
+    """A multinomial model and negative numbers: which record it was, what to do, and the others are learnt."""
+    expert, batch = RiverExpert(of("naive_bayes.MultinomialNB")), records(400)
+    predictions = expert.learn(batch)
+    assert re.search(r"MultinomialNB.* failed at the record at partition 0, offset \d+", expert.failure)
+    assert 0 < expert.failed < expert.records == 400
+    assert np.isfinite(predictions).all()
+    again = RiverExpert.of(expert.settings, expert.arrays())
+    assert (again.failed, again.records) == (expert.failed, 400)
+    assert np.isfinite(again.predict(batch)).all()
 
 
 def test_an_empty_batch_is_no_matter() -> None:
