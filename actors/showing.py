@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from actors.status import JobEvent
 from learning.feature_stats import FeatureStats
 from learning.mixer import Mixer
+from learning.plain import plain
 from learning.slices import ALL, OTHER, PARTITION, VALUE, Slices
 from learning.worker_state import section, texts_of
 
@@ -43,7 +44,10 @@ def groups_of(
             texts |= texts_of(state["slice_texts"]) if "slice_texts" in state else {}
         groups |= _slices(parts, type(metrics), texts)
     if parts := [found for state in states if (found := section(state, "statistics"))]:
-        groups |= _features(parts, names)
+        told: dict[int, str] = {}
+        for state in states:
+            told |= texts_of(state["feature_names"]) if "feature_names" in state else {}
+        groups |= _features(parts, told | dict(names))
     return groups
 
 
@@ -56,12 +60,14 @@ def _slices(parts: Iterable[Arrays], kind: Any, texts: Mapping[int, str]) -> Gro
     for what, key in first.groups:
         if what == ALL:
             continue
-        name = {PARTITION: str(key), OTHER: "(other)", VALUE: texts.get(key, f"{key:016x}")}[what]
+        group = "partitions" if what == PARTITION else "slices"
+        told = {PARTITION: str(key), OTHER: "(other)", VALUE: texts.get(key)}[what]
+        name = _row_name(told, key, found[group])
         total, recent = first.total(what, key), first.recent(what, key).summary()
         telling = list(recent)[:_METRICS_SHOWN]
         row = {"records": float(total.records)} | {f"window_{metric}": recent[metric] for metric in telling}
         row[telling[0]] = total.summary()[telling[0]]
-        found["partitions" if what == PARTITION else "slices"][name] = row
+        found[group][name] = row
     return {group: rows for group, rows in found.items() if rows}
 
 
@@ -90,15 +96,22 @@ def _features(parts: Iterable[Arrays], names: Mapping[int, str]) -> Groups:
     first, *others = (FeatureStats.of(part) for part in parts)
     for other in others:
         first.merge(other)
-    rows = {}
+    rows: dict[str, dict[str, float]] = {}
     for key, one in list(first.summary().items())[:_FEATURES_SHOWN]:
         figures = {
             "missing": one.missing_rate, "distinct": one.distinct, "mean": one.mean, "deviation": one.deviation,
         }  # fmt: skip
-        rows[names.get(key, f"{key:016x}")] = {
+        rows[_row_name(names.get(key), key, rows)] = {
             n: value for n, value in figures.items() if not math.isnan(value)
         }
     return {"features": rows} if rows else {}
+
+
+def _row_name(told: str | None, key: int, rows: Mapping[str, Any]) -> str:
+    """A row's name for people: what was told of it, that of no other row; 16 digits of its key where nothing was."""
+    digits = f"{key:016x}"
+    name = digits if told is None else plain(told) or '""'
+    return f"{name} ({digits})" if name in rows else name
 
 
 def event_of(notice: Notice) -> JobEvent:

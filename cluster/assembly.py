@@ -83,7 +83,9 @@ def watch_plan(pipeline: Pipeline) -> WatchPlan | None:
 
 
 def feature_names(pipeline: Pipeline) -> dict[int, str]:
-    """Names by key of the features that the pipeline names; of a file these are all."""
+    """Names by key of the features that the pipeline names; of a file these are all. Messages bring theirs
+    (cluster/decode/naming.py).
+    """
     features = pipeline.features
     named = [*features.as_numeric, *features.as_categorical, *pipeline.drift.features]
     return {int(name_key(name)): name for name in (*named, *pipeline.learner.build().roles)}
@@ -120,6 +122,7 @@ def build_worker(spec: WorkerSpec, store: ParameterStore, coordinator: Coordinat
             spec.bounds,
             kept_roles=tuple(learner.named.values()),
             want_features=pipeline.statistics.enabled or bool(drift.enabled and drift.features),
+            names_max=pipeline.statistics.features_max if pipeline.statistics.enabled else 0,
             after_partition=spec.turn,
             plan=spec.batches,
             **wanted_records(pipeline),

@@ -11,6 +11,7 @@ import pyarrow as pa
 from cluster.config import FeaturesConfig
 from cluster.decode.decoder import Decoder
 from cluster.decode.messages import Messages
+from cluster.decode.naming import NamingDecoder
 from cluster.local_store import DirectShards, LocalStore
 from cluster.recommend import Recommender
 from cluster.store import ShardedStore
@@ -51,7 +52,7 @@ def warm_up(
     messages = Messages(0, np.arange(2, dtype=np.int64), values, np.zeros(2), 2)
     kind: Any = type(learner.metrics())
     state = WorkerState(NumericEncoder(), FeatureStats(), Slices(kind))
-    decoder = Decoder(
+    plain = Decoder(
         "warm-up",
         FeaturesConfig(),
         roles=learner.roles,
@@ -59,6 +60,7 @@ def warm_up(
         want_features=True,
         slice_feature="x",
     )
+    decoder = NamingDecoder(plain, 2)
     read = decoder.decode(messages).batch
     batch = state.prepare(read)
     merge_stats([state.encoder.state()])

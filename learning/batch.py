@@ -61,6 +61,8 @@ class Batch:
             roles whose texts somebody needs, and None where there are none.
         features: u64 (nnz,), the key of the name of the feature that each entry is of, which the key of a category
             does not tell; None where nobody needs them.
+        feature_names: names by key of features that come for the first time, as they were sent; None: none does, or
+            nobody asks.
         slices: each record's value of the feature by which metrics are sliced; None where they are not.
         given: f64 (n, R), predictions of experts that live outside the tables, each made before its record's label
             was used; None where there are none.
@@ -81,6 +83,7 @@ class Batch:
     ids: TextColumn | None = None
     role_texts: dict[int, TextColumn] | None = None
     features: NDArray[np.uint64] | None = None
+    feature_names: dict[int, str] | None = None
     slices: SliceValues | None = None
     given: NDArray[np.float64] | None = None
     pace: Pace = CALM

@@ -4,6 +4,7 @@
     statistics   of each feature, how often it is there, its moments and how many values it has (feature_stats.py)
     slices       metrics by partition and by the values of a feature (slices.py)
     ensemble     the mixer of its experts, and experts outside the tables (ensemble_state.py): `mixer.`, `experts.`
+    names        for people, what the keys of features and of slices were made of (plain.py)
 
 A batch passes twice: `prepare` takes it in before anybody looks at a label, in stream order, up to two batches ahead of
 `judge`, which takes its predictions. At a snapshot's barrier nothing is in between.
@@ -22,6 +23,7 @@ import numpy as np
 from learning.encoding import NumericEncoder, merge_stats
 from learning.feature_stats import FeatureStats
 from learning.mixer import Mixed
+from learning.plain import plain
 from learning.slices import Slices
 
 if TYPE_CHECKING:
@@ -53,16 +55,19 @@ class WorkerState:
         self.statistics = statistics
         self.slices = slices
         self.slice_texts: dict[int, str] = {}
-        """For people, what the keys of slices stand for."""
+        self.feature_names: dict[int, str] = {}
+        """For people, what the keys of slices and of features with statistics stand for, as far as it was told."""
         self.ensemble = ensemble
 
     def prepare(self, batch: Batch) -> Batch:
         """The batch as the learner sees it; statistics then include it."""
         if self.statistics is not None and batch.features is not None:
             self.statistics.update_batch(batch)
+            if batch.feature_names:
+                self._name({key: plain(name) for key, name in batch.feature_names.items()})
         if self.ensemble is not None:
             batch = self.ensemble.prepare(batch)
-        return self.encoder.encode(replace(batch, features=None))
+        return self.encoder.encode(replace(batch, features=None, feature_names=None))
 
     def begin(self, directive: Directive) -> None:
         """A moment of the job begins, with what becomes of an ensemble in it."""
@@ -81,7 +86,13 @@ class WorkerState:
         keys = None if values is None else values.keys
         self.slices.update(batch.batch_id.partition, predictions, batch.labels, keys)
         if values is not None and (unknown := [k for k in self.slices.values if k not in self.slice_texts]):
-            self.slice_texts |= values.texts_of(unknown)
+            self.slice_texts |= {key: plain(text) for key, text in values.texts_of(unknown).items()}
+
+    def _name(self, names: Mapping[int, str]) -> None:
+        """Take in names of features, in the order of the statistics; of others nobody asks for one."""
+        assert self.statistics is not None
+        known = {**names, **self.feature_names}
+        self.feature_names = {key: known[key] for key in self.statistics.keys.tolist() if key in known}
 
     def arrays(self) -> Arrays:
         """All of it, as copies by name."""
@@ -95,8 +106,9 @@ class WorkerState:
         for name, part in (("statistics", self.statistics), ("slices", self.slices)):
             if part is not None:
                 arrays |= joined(name, part.arrays())
-        if self.slice_texts:
-            arrays["slice_texts"] = np.frombuffer(json.dumps(self.slice_texts).encode(), np.uint8).copy()
+        for name, texts in (("slice_texts", self.slice_texts), ("feature_names", self.feature_names)):
+            if texts:
+                arrays[name] = np.frombuffer(json.dumps(texts).encode(), np.uint8).copy()
         return arrays
 
     def restore(self, arrays: Mapping[str, NDArray[Any]]) -> None:
@@ -109,6 +121,8 @@ class WorkerState:
             self.slices = self.slices.like(found)
         if "slice_texts" in arrays:
             self.slice_texts = texts_of(arrays["slice_texts"])
+        if self.statistics is not None and "feature_names" in arrays:
+            self._name(texts_of(arrays["feature_names"]))
         if self.ensemble is not None:
             self.ensemble.restore(arrays)
 
@@ -118,6 +132,7 @@ class WorkerState:
         for other in others:
             if self.statistics is not None and other.statistics is not None:
                 self.statistics.merge(other.statistics)
+                self._name(other.feature_names)
             if self.slices is not None and other.slices is not None:
                 self.slices.merge(other.slices)
                 self.slice_texts = other.slice_texts | self.slice_texts
@@ -129,10 +144,10 @@ def section(arrays: Mapping[str, NDArray[Any]], name: str) -> Arrays:
 
 
 def texts_of(array: NDArray[Any]) -> dict[int, str]:
-    """What the keys of slices stand for, from its array. Raises ValueError."""
+    """What keys stand for, from its array. Raises ValueError."""
     found = json.loads(array.tobytes())
     if not isinstance(found, dict) or not all(isinstance(text, str) for text in found.values()):
-        raise ValueError("expected the texts of slices by key")
+        raise ValueError("expected texts by key")
     return {int(key): text for key, text in found.items()}
 
 

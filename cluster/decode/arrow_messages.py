@@ -20,7 +20,10 @@ from learning.keys import name_key
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
-__all__ = ["CELLS_MAX", "ROWS_MAX", "UNPACKED_BYTES_MAX", "ArrowMessage", "groups"]
+__all__ = ["ARROW_STARTS", "CELLS_MAX", "ROWS_MAX", "UNPACKED_BYTES_MAX", "ArrowMessage", "groups", "opened"]
+
+ARROW_STARTS = (b"\xff\xff\xff\xff", b"ARROW1")
+"""How a stream and a file of Arrow IPC begin."""
 
 ROWS_MAX = 1_000_000
 CELLS_MAX = 2**24
@@ -62,7 +65,7 @@ def groups(messages: Sequence[bytes], rules: Rules, refused: list[Refusal]) -> I
     cells = size_bytes = 0
     for i, value in enumerate(messages):
         try:
-            message = _opened(i, value)
+            message = _checked(i, value)
             same = bool(group) and message.schema.equals(group[0].schema)
             if not same:
                 _check(message.schema, rules)
@@ -79,12 +82,12 @@ def groups(messages: Sequence[bytes], rules: Rules, refused: list[Refusal]) -> I
         yield group
 
 
-def _opened(index: int, value: bytes) -> ArrowMessage:
+def _checked(index: int, value: bytes) -> ArrowMessage:
     """Open a message and check it so far that no buffer can be read beyond its end. Raises BadRecord."""
     kept = []
     rows = size_bytes = 0
     try:
-        schema, batches = _stream(value)
+        schema, batches = opened(value)
         rows_max = min(ROWS_MAX, CELLS_MAX // max(1, len(schema.names)))
         for batch in batches:
             batch.validate(full=True)
@@ -101,9 +104,10 @@ def _opened(index: int, value: bytes) -> ArrowMessage:
     return ArrowMessage(index, schema, kept, rows, size_bytes)
 
 
-def _stream(message: bytes) -> tuple[pa.Schema, Iterable[pa.RecordBatch]]:
+def opened(message: bytes) -> tuple[pa.Schema, Iterable[pa.RecordBatch]]:
+    """Schema, and record batches that are read one by one. Raises what Arrow raises."""
     buffer = pa.py_buffer(message)
-    if message.startswith(b"ARROW1"):
+    if message.startswith(ARROW_STARTS[1]):
         file = pa.ipc.open_file(buffer)
         return file.schema, map(file.get_batch, range(file.num_record_batches))
     stream = pa.ipc.open_stream(buffer)

@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from actors.ports import DeadLetter, Decoded
+from cluster.decode.arrow_messages import ARROW_STARTS
 from cluster.decode.arrow_records import read_arrow
 from cluster.decode.decoded_rows import Refusal, Rows
 from cluster.decode.json_rows import overrides_of, read_json
@@ -42,7 +43,6 @@ if TYPE_CHECKING:
 __all__ = ["Decoder"]
 
 _JSON, _ARROW, _TOO_LONG = 0, 1, 2
-_ARROW_STARTS = (b"\xff\xff\xff\xff", b"ARROW1")
 
 
 class Decoder:
@@ -100,7 +100,7 @@ class Decoder:
     def _runs(self, values: list[bytes]) -> list[tuple[int, int, int]]:
         """Consecutive messages of the same kind, as (kind, start, end)."""
         n = len(values)
-        kinds = np.array([value.startswith(_ARROW_STARTS) for value in values], np.int64)
+        kinds = np.array([value.startswith(ARROW_STARTS) for value in values], np.int64)
         kinds[np.fromiter(map(len, values), np.int64, n) > self._message_bytes_max] = _TOO_LONG
         bounds = [0, *(np.flatnonzero(np.diff(kinds)) + 1).tolist(), n] if n else []
         return [(int(kinds[start]), start, end) for start, end in pairwise(bounds)]

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
     from cluster.config import KafkaSourceConfig
     from cluster.decode.decoder import Decoder
+    from cluster.decode.naming import NamingDecoder
     from learning.batch import BatchId
 
 __all__ = ["KafkaSource"]
@@ -69,7 +70,7 @@ class KafkaSource:
     def __init__(
         self,
         config: KafkaSourceConfig,
-        decoder: Decoder,
+        decoder: Decoder | NamingDecoder,
         batch_records: int,
         bounds: Mapping[int, tuple[int, int | None]],
         *,

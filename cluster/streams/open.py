@@ -16,6 +16,7 @@ from kafka.protocol.consumer import IsolationLevel
 from actors.ports import SourceError
 from cluster.config import FileSourceConfig
 from cluster.decode.decoder import Decoder
+from cluster.decode.naming import NamingDecoder
 from cluster.streams.file_schema import check_named
 from cluster.streams.file_source import FileSource, schema_of
 from cluster.streams.kafka_client import connect_admin
@@ -78,6 +79,7 @@ def open_source(
     roles: tuple[str, ...] = (),
     kept_roles: tuple[int, ...] = (),
     want_features: bool = False,
+    names_max: int = 0,
     slice_feature: str | None = None,
     after_partition: int | None = None,
     plan: Sequence[BatchId] = (),
@@ -86,7 +88,7 @@ def open_source(
 
     Records with labels outside of the range, or without one of the features in `roles`, are dead letters. Batches bring
     the texts of `kept_roles`, by number, with `want_features` the feature of each entry, and of a `slice_feature` each
-    record's value.
+    record's value. Those of a topic tell the names of its first `names_max` features; a file's are in the pipeline.
 
     A stream whose partitions all have an end is read in an order that depends on the input alone: round robin.
     `after_partition`, the partition of the last batch before an interruption, lets the round go on behind it.
@@ -129,7 +131,7 @@ def open_source(
     )
     return KafkaSource(
         source,
-        decoder,
+        NamingDecoder(decoder, names_max) if want_features and names_max else decoder,
         pipeline.batch_records,
         bounds,
         after_partition=after_partition,

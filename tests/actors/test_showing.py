@@ -1,0 +1,52 @@
+"""What people see of features: names that are told, made harmless, each one's own."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from actors.showing import groups_of
+from learning.feature_stats import FeatureStats
+from learning.metrics import Prequential
+from learning.plain import CHARACTERS_MAX, plain
+from learning.worker_state import WorkerState
+
+if TYPE_CHECKING:
+    from learning.worker_state import Arrays
+
+
+def state_of(names: dict[int, str], features: int = 4) -> Arrays:
+    """A worker's state that has seen features 1, 2 and so on."""
+    state = WorkerState(statistics=FeatureStats())
+    keys = np.arange(1, features + 1, dtype=np.uint64)
+    assert state.statistics is not None
+    state.statistics.update(keys, np.ones(features), keys, 1)
+    state.feature_names = names
+    return state.arrays()
+
+
+def test_features_are_shown_by_the_names_that_workers_or_the_pipeline_tell() -> None:
+    """One worker knows one, another one another; where nobody does, there are 16 digits of the key."""
+    states = [state_of({1: "price"}), state_of({2: "city"})]
+    shown = groups_of(states, Prequential.zero(), {3: "named in the pipeline"})["features"]
+    assert list(shown) == ["price", "city", "named in the pipeline", f"{4:016x}"]
+
+
+def test_two_features_never_share_a_row() -> None:
+    """Names that are the same once they are cut, or that a stream made so: the second one bears its key."""
+    long = "x" * 10_000
+    names = {1: long, 2: long + "y", 3: "", 4: '""'}
+    shown = list(groups_of([state_of(names)], Prequential.zero(), {})["features"])
+    cut = "x" * (CHARACTERS_MAX - 3) + "..."
+    assert shown == [cut, f"{cut} ({2:016x})", '""', f'"" ({4:016x})']
+
+
+def test_plain_text_cannot_do_anything_to_a_terminal() -> None:
+    """Escapes are written out, long texts are cut; what is plain already stays, so that twice is once."""
+    assert plain("Größe (cm), 身長 [b]") == "Größe (cm), 身長 [b]"
+    assert plain("\x1b[2J\n\u202e") == r"\x1b[2J\n\u202e"
+    for hostile in ("\x1b" * 10_000, "a" * 80, "a" * 81, "\x00" * 30, ""):
+        assert len(plain(hostile)) <= CHARACTERS_MAX
+        assert plain(plain(hostile)) == plain(hostile)
+        assert plain(hostile).isprintable()
