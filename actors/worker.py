@@ -14,6 +14,7 @@ contained in the state.
 from __future__ import annotations
 
 from collections import deque
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from actors.ports import StaleGenerationError
@@ -107,7 +108,7 @@ class Worker:
         if self._prepared is None:
             self._prepared = self._prepare(timeout_s)
         if self._prepared is not None:
-            self._world.store.pull(self._prepared.batch)
+            self._world.store.pull(self._prepared.rehearsed)
             self._pulled.append(self._prepared)
             self._prepared = None
 
@@ -120,7 +121,8 @@ class Worker:
             return None
         if decoded.dead:
             self._world.dead_letters.write(decoded.dead)
-        return Prepared(decoded, self._state.prepare(decoded.batch))
+        batch = self._state.prepare(decoded.batch)
+        return Prepared(decoded, batch, self._state.rehearse(batch))
 
     def _learn(self) -> None:
         """Learn the oldest pulled batch. The next one is pulled before, so that its answer comes meanwhile."""
@@ -130,14 +132,15 @@ class Worker:
         if not self._pacing.knows(self._directive):
             self._settle()
         pulled = store.wait()
-        decoded, batch = self._pulled.popleft()
+        decoded, batch, rehearsed = self._pulled.popleft()
         if self._prepared is not None and self._pulls_in_flight_max > 1:
             self._pull(0.0)
         self._acknowledge()
         batch = self._pacing.paced(batch, self._directive)
+        rehearsed = replace(rehearsed, pace=batch.pace)
         observer, watched = self._observer, None
-        fresh = observer.fresh(pulled.tables, batch) if observer is not None else None
-        mixed = self._state.mix(self._learner.learn(pulled.tables, batch), batch)
+        fresh = observer.fresh(pulled.tables, rehearsed)[: len(batch)] if observer is not None else None
+        mixed = self._state.mix(self._learner.learn(pulled.tables, rehearsed)[: len(batch)], batch)
         predictions = mixed.predictions
         store.push(pulled)
         self._state.judge(predictions, batch)

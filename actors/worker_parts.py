@@ -52,10 +52,11 @@ class Tally:
 
 
 class Prepared(NamedTuple):
-    """A batch as it was read, and as the learner sees it."""
+    """A batch as it was read, as the learner sees it, and with the old records that are learnt behind it."""
 
     decoded: Decoded
     batch: Batch
+    rehearsed: Batch
 
 
 class Learnt(NamedTuple):

@@ -20,6 +20,7 @@ from learning.keys import name_key
 from learning.learner import experts_of
 from learning.losses import loss_max_of
 from learning.observing import Observer, series_of
+from learning.rehearsal import Rehearsal
 from learning.slices import Slices
 from learning.watching import WatchPlan
 from learning.worker_state import WorkerState
@@ -108,7 +109,9 @@ def build_state(pipeline: Pipeline, worker: int = 0) -> WorkerState:
         slices = Slices(kind, wanted.values_max, wanted.window_records)
     statistics = FeatureStats(kept.features_max) if kept.enabled else None
     ensemble = EnsembleState(learner, worker) if isinstance(learner, Ensemble) else None
-    return WorkerState(encoder, statistics, slices, ensemble)
+    again = pipeline.rehearsal
+    rehearsal = Rehearsal(again.records, again.share, again.weight) if again.records else None
+    return WorkerState(encoder, statistics, slices, ensemble, rehearsal)
 
 
 def build_worker(spec: WorkerSpec, store: ParameterStore, coordinator: CoordinatorPort) -> Worker:

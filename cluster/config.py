@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
+from cluster.config_anchors import BaseConfig, RehearsalConfig
 from cluster.config_cluster import ClusterConfig
 from cluster.config_errors import PipelineError, explain, read_yaml, with_overrides
 from cluster.config_learners import (
@@ -110,15 +111,6 @@ class FeaturesConfig(Section):
         return self
 
 
-class BaseConfig(Section):
-    """What a new run begins with (cluster/warm_start.py), besides nothing."""
-
-    path: str | None = None
-    """A .safetensors file or state_dict (.pt, .pth, .bin), weights as .json, the folder of a model, or models:/..."""
-    confidence: Annotated[float, Field(ge=0)] = 1.0
-    """Squared gradients that weights as JSON are trusted for; more holds them longer."""
-
-
 class SnapshotsConfig(Section):
     """Where the state is written, and how often. One is always taken at the end."""
 
@@ -191,6 +183,7 @@ class Pipeline(Section):
     features: FeaturesConfig = FeaturesConfig()
     learner: AnyLearnerConfig = Field(default_factory=default_learner)
     base: BaseConfig = BaseConfig()
+    rehearsal: RehearsalConfig = RehearsalConfig()
     tables: dict[str, TablePolicyConfig] = Field(default_factory=dict)
     """Admission, expiry and ceiling of the learner's tables, by name; a table that is not named keeps every key."""
     batch_records: Annotated[int, Field(ge=1, le=1_000_000)] = 4096

@@ -92,9 +92,9 @@ class Deep(DeepParameters):
         values = 1 + self.embedding
         birth = Birth.of(self.seed, "embeddings", self.birth_scale, 1, values)
         width = values + 2 if self.row_optimizer == "adagrad" else 2 * values + 3
-        return TableSpec("embeddings", width, birth=birth), TableSpec(
-            "dense", DENSE_WIDTH, birth=DenseBirth(self)
-        )
+        learnt = values if self.row_optimizer == "adagrad" else 2 * values
+        embeddings = TableSpec("embeddings", width, birth=birth, learnt=learnt)
+        return embeddings, TableSpec("dense", DENSE_WIDTH, birth=DenseBirth(self))
 
     def keys(self, batch: Batch) -> tuple[NDArray[np.uint64], ...]:
         """Every entry but a second label has a row; all dense parameters belong to every batch."""
@@ -121,7 +121,8 @@ class Deep(DeepParameters):
         rows = embeddings.rows if chosen is None else embeddings.rows[chosen]
         blocks = dense.rows[dense.index]
         place = batch.batch_id.partition, batch.batch_id.first_offset
-        found = learn_steps(self, rows, blocks, steps, Targets(labels, weights), place)
+        targets = Targets(labels, weights)
+        found = learn_steps(self, rows, blocks, steps, targets, place, float(batch.pace.rate))
         dense.rows[dense.index] = blocks
         if chosen is not None:
             embeddings.rows[chosen] = rows

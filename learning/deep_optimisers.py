@@ -26,24 +26,24 @@ def step_dense(p: Tensor, m: Tensor, s: Tensor, gradient: Tensor, steps: int, ra
     p.addcdiv_(m, root, value=-rate / (1.0 - _FIRST**steps))
 
 
-def step_rows(of: DeepParameters, rows: Tensor, g: Tensor) -> None:
+def step_rows(of: DeepParameters, rows: Tensor, g: Tensor, pace: float) -> None:
     """One step on rows f32 (u, row_width) of keys, by gradients f32 (u, 1 + embedding) of the records' sum."""
     squares = torch.cat((g[:, :1] ** 2, (g[:, 1:] ** 2).mean(1, keepdim=True)), 1)
     if of.row_optimizer == "adagrad":
-        _adagrad(of, rows, g, squares)
+        _adagrad(of, rows, g, squares, pace)
     else:
-        _adam(of, rows, g, squares)
+        _adam(of, rows, g, squares, pace)
 
 
-def _adagrad(of: DeepParameters, rows: Tensor, g: Tensor, squares: Tensor) -> None:
+def _adagrad(of: DeepParameters, rows: Tensor, g: Tensor, squares: Tensor, pace: float) -> None:
     width = g.shape[1]
     rows[:, width:] += squares
     root = rows[:, width:].sqrt()
-    rows[:, :1] -= of.weight_rate * g[:, :1] / (WEIGHT_BETA + root[:, :1])
-    rows[:, 1:width] -= of.row_rate * g[:, 1:] / (VECTOR_BETA + root[:, 1:])
+    rows[:, :1] -= pace * of.weight_rate * g[:, :1] / (WEIGHT_BETA + root[:, :1])
+    rows[:, 1:width] -= pace * of.row_rate * g[:, 1:] / (VECTOR_BETA + root[:, 1:])
 
 
-def _adam(of: DeepParameters, rows: Tensor, g: Tensor, squares: Tensor) -> None:
+def _adam(of: DeepParameters, rows: Tensor, g: Tensor, squares: Tensor, pace: float) -> None:
     width = g.shape[1]
     rows[:, -1] += 1.0
     t = rows[:, -1:]
@@ -51,5 +51,5 @@ def _adam(of: DeepParameters, rows: Tensor, g: Tensor, squares: Tensor) -> None:
     rows[:, 2 * width : -1] = _SECOND * rows[:, 2 * width : -1] + (1.0 - _SECOND) * squares
     root = (rows[:, 2 * width : -1] / (1.0 - torch.pow(_SECOND, t))).sqrt() + _EPSILON
     m = rows[:, width : 2 * width] / (1.0 - torch.pow(_FIRST, t))
-    rows[:, :1] -= of.weight_rate * m[:, :1] / root[:, :1]
-    rows[:, 1:width] -= of.row_rate * m[:, 1:] / root[:, 1:]
+    rows[:, :1] -= pace * of.weight_rate * m[:, :1] / root[:, :1]
+    rows[:, 1:width] -= pace * of.row_rate * m[:, 1:] / root[:, 1:]

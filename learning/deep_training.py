@@ -60,6 +60,7 @@ def learn_steps(
     steps: Steps,
     targets: Targets,
     place: tuple[int, int],
+    pace: float = 1.0,
 ) -> NDArray[np.float64]:
     """Predict and learn step after step; changes `rows` and `dense` in place.
 
@@ -70,6 +71,7 @@ def learn_steps(
         steps: of the batch's entries.
         targets: of the batch's records.
         place: partition and first offset of the batch, from which all randomness comes.
+        pace: multiplies each step, and not what the optimiser remembers of it.
 
     Returns:
         f64 (n, outputs): probabilities, each as of before its record's step.
@@ -83,7 +85,7 @@ def learn_steps(
             torch.manual_seed(_mixed(of.seed, *place))
         for step in range(len(steps.lists) - 1):
             part = slice(int(steps.bounds[step]), int(steps.bounds[step + 1]))
-            found[part] = batch.step(step, labels[part], weights[part])
+            found[part] = batch.step(step, labels[part], weights[part], pace)
     batch.bring_back(rows, dense)
     return _probabilities(found)
 
@@ -168,7 +170,7 @@ class _Batch:
         flat = [parameters for parameters, _, _ in self._state]
         return self._logits(self._predicting, flat, self._inputs(step, values))
 
-    def step(self, step: int, labels: Tensor, weights: Tensor) -> Tensor:
+    def step(self, step: int, labels: Tensor, weights: Tensor, pace: float) -> Tensor:
         """One gradient step; logits f32 (n, outputs) as they were before it."""
         held = self._steps[HEAD] < self._of.freeze_updates
         rows = self._rows.index_select(0, self._listed(step))
@@ -191,9 +193,9 @@ class _Batch:
         for g, gradient in zip(trained, gradients, strict=False):
             self._steps[g] += 1
             p, m, s = self._state[g]
-            step_dense(p, m, s, gradient, self._steps[g], self._rate(g))
+            step_dense(p, m, s, gradient, self._steps[g], pace * self._rate(g))
         if learns_rows:
-            step_rows(self._of, rows, gradients[-1] * len(labels))
+            step_rows(self._of, rows, gradients[-1] * len(labels), pace)
             self._rows[self._listed(step)] = rows
         return shown
 

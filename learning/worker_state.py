@@ -3,6 +3,7 @@
     encoder      running means and deviations of numbers, and what a learner sees of them (learning/encoding.py)
     statistics   of each feature, how often it is there, its moments and how many values it has (feature_stats.py)
     slices       metrics by partition and by the values of a feature (slices.py)
+    rehearsal    old records that are learnt again (rehearsal.py)
     ensemble     the mixer of its experts, and experts outside the tables (ensemble_state.py): `mixer.`, `experts.`
     names        for people, what the keys of features and of slices were made of (plain.py)
 
@@ -24,6 +25,7 @@ from learning.encoding import NumericEncoder, merge_stats
 from learning.feature_stats import FeatureStats
 from learning.mixer import Mixed
 from learning.plain import plain
+from learning.rehearsal import Rehearsal
 from learning.slices import Slices
 
 if TYPE_CHECKING:
@@ -50,6 +52,7 @@ class WorkerState:
         statistics: FeatureStats | None = None,
         slices: Slices | None = None,
         ensemble: EnsembleState | None = None,
+        rehearsal: Rehearsal | None = None,
     ) -> None:
         self.encoder = encoder or NumericEncoder()
         self.statistics = statistics
@@ -58,6 +61,7 @@ class WorkerState:
         self.feature_names: dict[int, str] = {}
         """For people, what the keys of slices and of features with statistics stand for, as far as it was told."""
         self.ensemble = ensemble
+        self.rehearsal = rehearsal
 
     def prepare(self, batch: Batch) -> Batch:
         """The batch as the learner sees it; statistics then include it."""
@@ -68,6 +72,10 @@ class WorkerState:
         if self.ensemble is not None:
             batch = self.ensemble.prepare(batch)
         return self.encoder.encode(replace(batch, features=None, feature_names=None))
+
+    def rehearse(self, batch: Batch) -> Batch:
+        """A prepared batch with old records behind its own, where that is wanted; those are learnt, and no more."""
+        return batch if self.rehearsal is None else self.rehearsal.extend(batch)
 
     def begin(self, directive: Directive) -> None:
         """A moment of the job begins, with what becomes of an ensemble in it."""
@@ -98,7 +106,8 @@ class WorkerState:
         """All of it, as copies by name."""
         keys, stats = self.encoder.state()
         ensemble = {} if self.ensemble is None else self.ensemble.arrays()
-        return {"encoder.keys": keys, "encoder.stats": stats} | self.shown() | ensemble
+        rehearsal = {} if self.rehearsal is None else joined("rehearsal", self.rehearsal.arrays())
+        return {"encoder.keys": keys, "encoder.stats": stats} | self.shown() | ensemble | rehearsal
 
     def shown(self) -> Arrays:
         """What is of interest to people while the worker learns."""
@@ -119,6 +128,8 @@ class WorkerState:
             self.statistics = FeatureStats.of(found, self.statistics.features_max)
         if self.slices is not None and (found := section(arrays, "slices")):
             self.slices = self.slices.like(found)
+        if self.rehearsal is not None and (found := section(arrays, "rehearsal")):
+            self.rehearsal = self.rehearsal.like(found)
         if "slice_texts" in arrays:
             self.slice_texts = texts_of(arrays["slice_texts"])
         if self.statistics is not None and "feature_names" in arrays:
@@ -133,6 +144,8 @@ class WorkerState:
             if self.statistics is not None and other.statistics is not None:
                 self.statistics.merge(other.statistics)
                 self._name(other.feature_names)
+            if self.rehearsal is not None and other.rehearsal is not None:
+                self.rehearsal.merge(other.rehearsal)
             if self.slices is not None and other.slices is not None:
                 self.slices.merge(other.slices)
                 self.slice_texts = other.slice_texts | self.slice_texts

@@ -11,6 +11,7 @@ import pytest
 from cluster.local_store import DirectShards, LocalStore
 from cluster.store import ShardedStore
 from learning.deep import Deep
+from learning.learners import learner_from
 from tests.direct import ListSource, Rig, coordinator_for, rows_by_key
 from tests.learning.deep_world import SMALL, encoded, log_loss
 from tests.streams import cut, stream
@@ -42,6 +43,23 @@ def test_one_worker_over_any_shards_equals_one_process_to_the_bit(learner: Deep,
         assert np.array_equal(found, expected)
         for spec in learner.specs():
             assert rows_by_key(direct.shards, spec.name) == rows_by_key([local], spec.name), spec.name
+
+
+def test_an_expert_of_an_ensemble_is_the_same_over_shards() -> None:
+    """FTRL and a torch model side by side on one batch: both columns, to the bit."""
+    experts = [{"kind": "ftrl"}, {"kind": "deep", "hidden": [8], "embedding": 4}]
+    learner = learner_from({"kind": "ensemble", "experts": experts})
+    found = []
+    for store in (LocalStore(learner), ShardedStore(0, DirectShards(2, learner), learner)):
+        columns = []
+        for batch in cut(encoded(600), 200):
+            store.pull(batch)
+            pulled = store.wait()
+            columns.append(learner.learn(pulled.tables, batch))
+            store.push(pulled)
+        found.append(np.concatenate(columns))
+    assert found[0].shape == (600, 2)
+    assert found[0].tobytes() == found[1].tobytes()
 
 
 def together(learner: Deep, workers: int, records: int, size: int) -> float:

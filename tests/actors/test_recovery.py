@@ -20,6 +20,7 @@ from learning.ftrl import Ftrl
 from learning.job_state import JobPlan, JobState
 from learning.observing import Observer
 from learning.policy import TablePolicy
+from learning.rehearsal import Rehearsal
 from learning.table_state import TableState
 from learning.worker_state import WorkerState
 from tests.direct import ListSource, Rig, changed, taken
@@ -144,6 +145,7 @@ class Job:
     in_flight: int = 2
     watch: WatchPlan | None = None
     predictions: dict[int, np.ndarray] = field(default_factory=dict)
+    rehearses: bool = False
 
     def live(self, generation: int, shards: int, dies_after: int | None = None) -> None:
         """A generation over so many shards (0: tables of this process), until it dies or the stream ends."""
@@ -166,7 +168,7 @@ class Job:
             dies_at=dies_after,
             asked=self.disk.look,
         )
-        own = WorkerState()
+        own = WorkerState(rehearsal=Rehearsal(200, 0.2) if self.rehearses else None)
         if state.workers:
             own.restore(state.workers[0])
         rig = Rig(
@@ -296,3 +298,19 @@ def test_crashes_by_seed_change_nothing(seed: int) -> None:
         job.live(generation, int(rng.integers(1, 5)), int(rng.integers(1, 30)))
     job.live(9, int(rng.integers(1, 5)))
     job.assert_same(undisturbed(learner, policies, batches))
+
+
+@pytest.mark.parametrize("learner", [FTRL, DEEP], ids=["ftrl", "deep"])
+def test_old_records_are_learnt_again_the_same_after_a_crash(learner: Learner) -> None:
+    """The worker's sample is in the snapshot; what it draws comes from counts. It does change what is learnt."""
+    batches = records_for(learner, 1500, SIZE)
+    job = Job(learner, {}, batches, Disk(late=2), rehearses=True)
+    for generation, (shards, dies_after) in enumerate([(2, 12), (3, 15), (1, None)], 1):
+        job.live(generation, shards, dies_after)
+    calm = Job(learner, {}, batches, Disk(late=0), rehearses=True)
+    calm.live(1, 1)
+    job.assert_same(calm)
+    without = undisturbed(learner, {}, batches).predictions
+    assert _bytes(without).keys() == _bytes(calm.predictions).keys()
+    assert _bytes(without) != _bytes(calm.predictions)
+    assert {len(of) for of in calm.predictions.values()} == {SIZE}, "old records have no predictions"

@@ -9,7 +9,7 @@ import pytest
 import ray
 from rich.console import Console
 
-from actors.coordinator import Status
+from actors.status import Status
 from cluster.broker import Broker
 from cluster.config import Pipeline, build_pipeline
 from cluster.job import run_job
@@ -53,7 +53,7 @@ def test_a_worker_that_dies_changes_no_bit(broker: Broker, tmp_path: Path) -> No
     produce(broker, "deep-on-ray", records(RECORDS), 2)
     pipeline = pipeline_of(broker, tmp_path)
     expected = run_job(pipeline, Console(file=io.StringIO()), local=True)
-    killed = []
+    killed: list[int] = []
 
     def strike(status: Status) -> None:
         if status.records >= RECORDS / 3 and not killed:

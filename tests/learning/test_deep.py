@@ -18,6 +18,7 @@ from learning.deep import Deep
 from learning.deep_inputs import Inputs
 from learning.deep_models import ModelError
 from learning.keys import name_key, value_key
+from learning.pace import Pace
 from tests.learning.deep_world import SMALL, Rows, encoded, log_loss
 from tests.streams import cut
 
@@ -187,6 +188,35 @@ def test_a_value_that_overflows_costs_its_step_and_no_more() -> None:
     assert all(np.isfinite(table.rows).all() for table in rows.tables)
 
 
+def test_batches_without_records_and_records_without_entries_are_no_harm() -> None:
+    """A stretch of dead letters, and records whose features are all missing: they get what the biases say."""
+    batch = encoded(5)
+    bare = replace(
+        batch,
+        keys=batch.keys[:0],
+        values=batch.values[:0],
+        kinds=batch.kinds[:0],
+        offsets=np.zeros(6, np.int64),
+    )
+    for model in ("deepfm", "mlp", "two_tower"):
+        rows = Rows(replace(SMALL, model=model))
+        assert rows.learn(Batch.empty(BatchId(0, 0, 0))).shape == (0,)
+        found = rows.learn(bare)
+        assert len(set(found.tolist())) == 1
+        assert rows.predict(bare)[0] != found[0]
+
+
+def test_a_raised_pace_multiplies_the_step_and_not_what_is_remembered() -> None:
+    """A reaction to drift: twice the way from the same rows, the same sums of squares."""
+    ways = []
+    for rate in (1.0, 2.0):
+        rows = Rows(SMALL)
+        rows.learn(replace(encoded(16), pace=Pace(rate)))
+        ways.append(rows.tables[0].rows.copy())
+    np.testing.assert_allclose(ways[1][:, 0], 2.0 * ways[0][:, 0], rtol=1e-5)
+    assert ways[1][:, 5:].tobytes() == ways[0][:, 5:].tobytes()
+
+
 class Plain(nn.Module):
     """A model of the user's own."""
 
@@ -258,7 +288,7 @@ def test_a_second_label_is_learnt_and_is_no_input() -> None:
     """multi_task: `like` beside the click; where it is neither yes nor no, only the click is learnt."""
     learner = replace(SMALL, model="multi_task", second_label="like")
     batch = encoded(6000)
-    likes = 1.0 - batch.labels
+    likes = batch.labels * (np.random.default_rng(0).random(6000) < 0.8)
     texts = [str(int(like)) if i % 3 else "unknown" for i, like in enumerate(likes)]
     marked = with_role(batch, "like", texts)
     rows = Rows(learner)
