@@ -24,7 +24,7 @@ from tests.cluster.topics import arrow_message
 RECORDS = 200_000
 ROWS = 50
 """Records of a message."""
-_SLOWLY, _HELD_BACK_S = 0.9, 0.5
+_SLOWLY, _HELD_BACK_S = 0.9, 2.0
 """Of the last tenth comes a message now and then until there is hurry, so that the stream does not end before that."""
 
 
