@@ -110,7 +110,7 @@ class Job:
 
     def scale(self, **sizes: int) -> None:
         """Scale, and wait until that is done."""
-        self.answers.append(ask_scale(str(self.folder), **sizes, say=print, timeout_s=120))
+        self.answers.append(ask_scale(str(self.folder), **sizes, say=print, timeout_s=300))
 
     def scaled(self, shards: int) -> None:
         """Scale, and ask again if that came to nothing because an actor died."""

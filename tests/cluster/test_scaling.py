@@ -30,7 +30,7 @@ from tests.cluster.commands import run, started
 from tests.cluster.scaled import RECORDS, Feed, Job, pipeline_of
 from tests.cluster.topics import consume, records
 
-pytestmark = [pytest.mark.cluster, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.cluster, pytest.mark.slow, pytest.mark.timeout(600)]
 
 
 def rows_of(model: ModelState) -> tuple[np.ndarray, np.ndarray]:
@@ -173,19 +173,19 @@ def test_a_driver_that_dies_after_scaling_comes_back_at_its_size(broker: Broker,
     pipeline = pipeline_of(broker, tmp_path, "driven", "records_max=30000", "snapshots.interval_s=1")
     file = tmp_path / "pipeline.yaml"
     file.write_text(yaml.safe_dump(pipeline.model_dump(mode="json")))
-    with Feed(broker, "driven", records(30_000), 2, per_s=300) as feed:
+    with Feed(broker, "driven", records(30_000), 2, per_s=200) as feed:
         feed.start()
         with started("jobs.train", file, cwd=tmp_path) as first:
             first.wait_for((tmp_path / "r1" / "status.json").exists, "status", 120)
             sizes = ("--scale", "workers=2", "--scale", "shards=3")
-            code, out, err = run("jobs.status", tmp_path / "r1", *sizes, cwd=tmp_path, timeout_s=150)
+            code, out, err = run("jobs.status", tmp_path / "r1", *sizes, cwd=tmp_path, timeout_s=300)
             assert (code, err) == (0, "")
             assert "went from 1 worker and 2 shards to 2 workers and 3 shards at " in out
             os.kill(first.process.pid, signal.SIGKILL)
             first.wait(10)
         feed.hurry()
         with started("jobs.train", file, cwd=tmp_path) as second:
-            assert second.wait(150) == 0, second.err
+            assert second.wait(300) == 0, second.err
             assert "the run was scaled to 2 workers and 3 shards, and goes on so" in second.out
     numbers = SnapshotStore(str(tmp_path / "r1"), print).numbers()
     model = load_model(tmp_path / "r1" / "snapshots" / f"{numbers[-1]:06d}")
