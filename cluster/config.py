@@ -213,6 +213,7 @@ class Pipeline(Section):
             raise ValueError(msg)
         self.policies()
         self.drift.check(self.learner.build())
+        self.rehearsal.check(self.learner.build())
         if self.rollback.automatic and getattr(self.learner, "feedback", "explicit") == "implicit":
             msg = "rollback.automatic: choices have no label on which models could be compared; leave it off"
             raise ValueError(msg)
