@@ -60,12 +60,15 @@ class Holding:
         """Begin the moment's snapshot, unless it has begun; then change rows as the moment says."""
         with self.lock:
             if moment.snapshot > self.frozen:
+                for number in range(self.frozen + 1, moment.snapshot):
+                    self._change(moment, number)  # one that was never written, and never seen here
                 self.frozen = moment.snapshot
                 self._sides = [table.freeze(moment.snapshot, moment.since) for table in self.tables]
-                self._change(moment)
+                self._change(moment, moment.snapshot)
 
-    def _change(self, moment: Moment) -> None:
-        for t, kept in moment.changes:
+    def _change(self, moment: Moment, behind: int) -> None:
+        """Carry out what happens to rows right behind the snapshot `behind`."""
+        for t, kept in ((t, kept) for number, t, kept in moment.changes if number == behind):
             table = self.tables[t]
             keys, _, live = table.view()
             numbers = np.flatnonzero(live)
@@ -124,7 +127,7 @@ class Holding:
                 self.names.restore(t, table, tables[spec.name], own, number)
             self.frozen = number
             if moment is not None:
-                self._change(moment)
+                self._change(moment, number)
 
     def catch_up(self, layers: Layers, moment: Moment) -> None:
         """Go on to the moment's snapshot from the older one that is the content, and change rows as the moment says.
@@ -140,7 +143,7 @@ class Holding:
                     self._catch_up(t, of_table, number)
                 self.tables[t].changes.restored(len(self.tables[t].rows), number)
             self.frozen = number
-            self._change(moment)
+            self._change(moment, number)
 
     def _catch_up(self, t: int, layers: list[list[TableChange]], number: int) -> None:
         table, changes = self.tables[t], [change for layer in layers for change in layer]

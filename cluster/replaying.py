@@ -116,7 +116,10 @@ def _planned(
     first = {partition: begins for partition, (begins, _) in spec.bounds.items()}
     ends = offsets_meant(until, run, pipeline, first)
     journal = journal_of(run, old, first, ends)
-    plan = JobPlan(start.plan.partitions, replace(start.plan.start, number=0), ensemble=start.plan.ensemble)
+    plan = JobPlan(
+        start.plan.partitions, replace(start.plan.start, number=0), watch=start.plan.watch,
+        ensemble=start.plan.ensemble,
+    )  # fmt: skip
     spec = replace(
         spec, moment=plan.moment, batches=journal.batches,
         bounds={partition: (begins, ends[partition]) for partition, begins in first.items()},

@@ -21,6 +21,7 @@ from cluster.warm_start import write_base
 from learning.coordination import assign
 from learning.ensemble import Ensemble
 from learning.job_state import JobPlan, JobState
+from learning.watching import Watching
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -177,6 +178,17 @@ class Starter:
             raise SnapshotDamagedError(
                 f"what a worker knows in snapshot {manifest.number}: {error}"
             ) from error
+        return self._watched(state)
+
+    def _watched(self, state: JobState) -> JobState:
+        """The state, without what is known about drift if it is watched otherwise now."""
+        plan = watch_plan(self._pipeline)
+        try:
+            if plan is not None:
+                Watching(plan, state.watch, 1)
+        except ValueError:
+            self._say("drift is watched otherwise than before: what was known about it begins anew")
+            return replace(state, watch={})
         return state
 
     def _anew(self) -> Start:
@@ -209,12 +221,12 @@ class Starter:
         pipeline, learner = self._pipeline, self._pipeline.learner.build()
         shares = assign(list(bounds), self._workers)
         same = len(workers) == len(shares)
+        dealt = dealt_states(pipeline, workers, len(shares))
         plan = JobPlan(
-            shares, state, self._next_generation(), *disk, pipeline.snapshots.interval_records,
+            shares, replace(state, workers=dealt), self._next_generation(), *disk, pipeline.snapshots.interval_records,
             pipeline.snapshots.deltas_max, pipeline.records_max, watch_plan(pipeline), feature_names(pipeline),
             learner if isinstance(learner, Ensemble) else None,
         )  # fmt: skip
-        dealt = dealt_states(pipeline, workers, len(shares))
         specs = [
             WorkerSpec(
                 worker=worker,

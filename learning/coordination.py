@@ -94,6 +94,9 @@ class Brain:
         self._compare = False
         self.watching = Watching(plan.watch, plan.start.watch, len(self.workers)) if plan.watch else None
         self._renewed = plan.start.renewed
+        self._changes = list(self.moment.changes)
+        # What a drift has asked for and no snapshot has brought about is not forgotten by an end in between.
+        self._asked |= self.watching is not None and self.watching.has_changes
         self.shown: dict[int, Arrays] = dict(plan.start.workers)
         """By worker, the newest that it has told of what it knows by itself."""
         self._sharing = Sharing(plan.ensemble, plan.start.workers)
@@ -124,9 +127,9 @@ class Brain:
         """What every worker is to do now."""
         waiting = self.phase is Phase.BARRIER
         barrier = self.snapshots + waiting
-        if self.watching is None:
-            return Directive(barrier, self.moment, self._stop, shared=self._sharing.shared)
-        heard, raises = dict(self.watching.heard), dict(self.watching.raises)
+        heard, raises = {}, {}
+        if self.watching is not None:
+            heard, raises = dict(self.watching.heard), dict(self.watching.raises)
         return Directive(barrier, self.moment, self._stop, heard, raises, self._renewed, self._sharing.shared)
 
     def handle(self, event: Event) -> list[Command]:
@@ -200,7 +203,8 @@ class Brain:
         self._renewed = ()
         if self.watching is not None and not final:
             changes, self._renewed = self.watching.take_changes()
-        self.moment = Moment(self._plan.generation, number, since, changes)
+        self._changes += [(number, *change) for change in changes]
+        self.moment = Moment(self._plan.generation, number, since, tuple(self._changes))
         self.phase = Phase.ENDING if final else Phase.LEARNING
         self._writing, self._snapshot_at = number, self.records
         state = JobState(
@@ -230,6 +234,8 @@ class Brain:
         self._writing = 0
         if isinstance(event, SnapshotWritten):
             self._disk.written(event.number, self.moment.since, event.size_bytes)
+            # Every shard has written its part, and so has seen the moment. Until then it may not have.
+            self._changes = [change for change in self._changes if change[0] > event.number]
             if self.phase is Phase.ENDING:
                 self.phase = Phase.ENDED
                 return [EndJob()]

@@ -27,14 +27,16 @@ class Moment(NamedTuple):
 
     `generation` counts how often the job went back to a snapshot: what is left of an earlier one is refused. `snapshot`
     is the last snapshot that the sender stood still for: a shard that sees it first begins to copy, as the difference
-    to snapshot `since` (0: whole), and what comes with it or later is not in that snapshot. `changes` then happen to
-    rows, right behind it: of a table, by number, what is kept of its memory (learning/learner.py `forget`).
+    to snapshot `since` (0: whole), and what comes with it or later is not in that snapshot. `changes` happen to rows,
+    each right behind a snapshot: its number, that of a table, and what is kept of that table's memory
+    (learning/learner.py `forget`). Those of snapshots that may not be written are told again, for a shard that had
+    nothing to do in between.
     """
 
     generation: int = 1
     snapshot: int = 0
     since: int = 0
-    changes: tuple[tuple[int, float], ...] = ()
+    changes: tuple[tuple[int, int, float], ...] = ()
 
 
 class Named(NamedTuple):

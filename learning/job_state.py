@@ -40,7 +40,7 @@ class JobState:
         journal: i64 (n, 4), the batches since the snapshot before, in the order in which they were counted: worker,
             partition, first offset, next offset.
         watch: what is known about drift (learning/watching.py), by name; nothing where nobody watches.
-        changes: what happens to rows right behind the snapshot (learning/exchange.py).
+        changes: what happens to rows right behind the snapshot: of a table, by number, what is kept of its memory.
         renewed: experts that begin afresh there.
 
     """
@@ -93,4 +93,5 @@ class JobPlan:
     @property
     def moment(self) -> Moment:
         """When this generation begins."""
-        return Moment(self.generation, self.start.number, 0, self.start.changes)
+        number = self.start.number
+        return Moment(self.generation, number, 0, tuple((number, *change) for change in self.start.changes))

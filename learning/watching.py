@@ -86,8 +86,8 @@ class Watching:
         self.raises: dict[int, tuple[Raise, ...]] = {}
         self.notices: deque[Notice] = deque(maxlen=NOTICES_MAX)
         self._places = 0
-        self._changes: list[tuple[int, float]] = []
-        self._renewed: list[str] = []
+        self._changes: dict[int, float] = {}
+        self._renewed: dict[str, None] = {}
         found = section(arrays, "watch")
         make = (plan.detector, plan.series, plan.settings)
         self.watch = DriftWatch.of(found, *make) if found else DriftWatch(*make)
@@ -116,11 +116,13 @@ class Watching:
             case RaiseShare():
                 return self._raise("share", reaction.share, reaction)
             case Forget():
-                self._changes += [(table, reaction.keep) for table in self._plan.tables]
+                for table in self._plan.tables:
+                    kept = self._changes.get(table, 1.0)
+                    self._changes[table] = kept if kept == RENEW else kept * reaction.keep
                 return f"the optimiser keeps {reaction.keep:g} of its memory from the next snapshot on"
             case Renew():
-                self._changes += [(table, RENEW) for table in (self._plan.experts or {})[reaction.expert]]
-                self._renewed.append(reaction.expert)
+                self._changes |= dict.fromkeys((self._plan.experts or {})[reaction.expert], RENEW)
+                self._renewed[reaction.expert] = None
                 return f"the expert {reaction.expert} begins afresh at the next snapshot"
             case Snapshot():
                 return "a snapshot is taken"
@@ -145,8 +147,8 @@ class Watching:
 
     def take_changes(self) -> tuple[tuple[tuple[int, float], ...], tuple[str, ...]]:
         """What is to happen to rows right behind the snapshot that is taken now: (table, what is kept); experts."""
-        changes, renewed = tuple(dict(self._changes).items()), tuple(dict.fromkeys(self._renewed))
-        self._changes, self._renewed = [], []
+        changes, renewed = tuple(self._changes.items()), tuple(self._renewed)
+        self._changes, self._renewed = {}, {}
         return changes, renewed
 
     def arrays(self) -> Arrays:
@@ -155,6 +157,8 @@ class Watching:
             "raises": {w: [asdict(r.since(self.heard[w])) for r in of] for w, of in self.raises.items()},
             "notices": [asdict(notice) for notice in self.notices],
             "places": self._places,
+            "changes": [*self._changes.items()],
+            "renewed": [*self._renewed],
         }
         raw = np.frombuffer(json.dumps(told).encode(), np.uint8)
         return joined("watch", self.watch.arrays()) | {"told": raw.copy()}
@@ -165,6 +169,8 @@ class Watching:
             by_worker = {int(w): tuple(Raise(**r) for r in of) for w, of in values["raises"].items()}
             self.notices.extend(_notice(values) for values in values["notices"])
             self._places = int(values["places"])
+            self._changes = {int(table): float(kept) for table, kept in values["changes"]}
+            self._renewed = dict.fromkeys(map(str, values["renewed"]))
         except (KeyError, TypeError, AttributeError, RecursionError) as error:
             raise ValueError(f"expected raises, notices and places, got {error}") from error
         # Where there are other workers now, each takes over the raises of one of those before.

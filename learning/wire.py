@@ -36,9 +36,16 @@ _WAIT_BYTES = 8
 
 def pack_call(worker: int, moment: Moment, push: Push | None, pull: Pull | None) -> bytes:
     """A worker's push and pull as one message."""
-    changed = [table for table, _ in moment.changes]
-    numbers: list[int] = [worker, *moment[:3], len(changed), *changed, push is not None, pull is not None]
-    reals: list[float] = [kept for _, kept in moment.changes]
+    changed = [number for *place, _ in moment.changes for number in place]
+    numbers: list[int] = [
+        worker,
+        *moment[:3],
+        len(moment.changes),
+        *changed,
+        push is not None,
+        pull is not None,
+    ]
+    reals: list[float] = [kept for *_, kept in moment.changes]
     arrays: list[NDArray[Any]] = []
     if push is not None:
         numbers += [*push.batch_id, push.names is not None]
@@ -58,7 +65,7 @@ def unpack_call(message: bytes) -> tuple[int, Moment, Push | None, Pull | None]:
     """What `pack_call` packed."""
     numbers, reals, arrays = _unpack(message)
     worker, place, count = next(numbers), (next(numbers), next(numbers), next(numbers)), next(numbers)
-    moment = Moment(*place, tuple((next(numbers), next(reals)) for _ in range(count)))
+    moment = Moment(*place, tuple((next(numbers), next(numbers), next(reals)) for _ in range(count)))
     has_push, has_pull = next(numbers), next(numbers)
     push = pull = None
     if has_push:

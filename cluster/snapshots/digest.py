@@ -25,9 +25,10 @@ __all__ = ["state_digest"]
 def state_digest(store: SnapshotStore, number: int) -> str:
     """SHA-256 of all that learning goes on from, in an order that does not depend on shards or growth of tables.
 
-    In it: place in the stream, counters, metrics, what encoders know together, and of every table the keys, rows, names
-    and ticks of last use. Not in it: delays, which no replay can repeat, what each shard keeps beside its rows, and
-    rows that are too old, which go whenever a sweep or a restart comes by.
+    In it: place in the stream, counters, metrics, what encoders know together, what else each worker knows, what is
+    known about drift and what it asks for, and of every table the keys, rows, names and ticks of last use. Not in it:
+    delays, which no replay can repeat, what each shard keeps beside its rows, rows that are too old, which go whenever
+    a sweep or a restart comes by, and the saved form of river's models, which is not the only one of a model.
     Raises SnapshotDamagedError.
     """
     digest = hashlib.sha256()
@@ -48,6 +49,13 @@ def _arrays(store: SnapshotStore, number: int) -> Iterator[tuple[str, NDArray[An
     order = np.argsort(keys)
     yield "encoder.keys", keys[order]
     yield "encoder.stats", stats[order]
+    for worker, own in sorted(state.workers.items()):
+        for name, array in sorted(own.items()):
+            if not name.startswith("encoder.") and not name.endswith((".graph", ".data")):
+                yield f"worker{worker}.{name}", array
+    for name, array in sorted(state.watch.items()):
+        yield f"drift.{name}", array
+    yield "behind", np.array(state.changes, np.float64).reshape(-1, 2)
     for name, table in sorted(tables_of_snapshot(store, number).items()):
         sorted_table = table.take(np.argsort(table.keys))
         yield f"{name}.keys", sorted_table.keys

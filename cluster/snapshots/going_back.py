@@ -26,11 +26,14 @@ if TYPE_CHECKING:
 
     from cluster.snapshots.manifest import SnapshotManifest
     from cluster.snapshots.store import SnapshotStore
+    from learning.worker_state import Arrays
 
 __all__ = ["Mode", "go_back"]
 
 Mode = Literal["keep", "replay"]
 
+_COUNTED = ("statistics.", "slices.", "slice_texts")
+"""What a worker knows that counts records, as metrics do, and not what is learnt."""
 _OWN_FIELDS = {"keys", "rows", "names", "name_ends", "used", "removed"}
 
 
@@ -41,9 +44,13 @@ def go_back(store: SnapshotStore, to: int, mode: Mode, note: dict[str, Any]) -> 
     if newest is None or newest.number < to:
         raise SnapshotError(f"snapshot {to} is not whole any more; go back to another one")
     place = newest if mode == "keep" else old
+    present, earlier = read_job(store, place), read_job(store, old)
+    if mode == "keep":
+        # What waited to happen to the rows that are left behind is of no concern to those that come back.
+        present = replace(present, changes=(), renewed=())
     state = replace(
-        read_job(store, place),
-        workers=read_job(store, old).workers,
+        present,
+        workers=_gone_back(present.workers, earlier.workers),
         journal=np.empty(
             (0, 4), np.int64
         ),  # what was learnt on the way to `place` did not lead to these tables
@@ -62,6 +69,17 @@ def go_back(store: SnapshotStore, to: int, mode: Mode, note: dict[str, Any]) -> 
     )  # fmt: skip
     store.commit(copy)
     return copy
+
+
+def _gone_back(present: dict[int, Arrays], earlier: dict[int, Arrays]) -> dict[int, Arrays]:
+    """What workers know: of numbers and of an ensemble as it was, and what counts records as it is."""
+    nothing: Arrays = {"encoder.keys": np.empty(0, np.uint64), "encoder.stats": np.empty((0, 3))}
+    gone: dict[int, Arrays] = {}
+    for worker in sorted({*present, *earlier}):
+        learnt = {n: a for n, a in earlier.get(worker, nothing).items() if not n.startswith(_COUNTED)}
+        counted = {n: a for n, a in present.get(worker, {}).items() if n.startswith(_COUNTED)}
+        gone[worker] = learnt | counted
+    return gone
 
 
 def _empty_part(old_folder: str, old: PartFiles, folder: str, prefix: str) -> PartFiles:

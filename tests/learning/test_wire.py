@@ -59,7 +59,9 @@ def same(a: Any, b: Any) -> bool:
     return bool(type(a) is type(b) and a == b)
 
 
-changes = st.lists(st.tuples(st.integers(0, 100), st.floats(-1, 1)), max_size=3).map(tuple)
+changes = st.lists(st.tuples(st.integers(0, 2**40), st.integers(0, 100), st.floats(-1, 1)), max_size=3).map(
+    tuple
+)
 moments = st.builds(Moment, *[st.integers(0, 2**40)] * 3, changes)
 
 
