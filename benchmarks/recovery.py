@@ -97,7 +97,8 @@ def losses_of(learner: Any, reactions: tuple[Reaction, ...], stream: list[Batch]
         found.append(watched.losses)
         if watching.has_changes:
             snapshot += 1
-            store.advance(Moment(1, snapshot, 0, watching.take_changes()[0]))
+            changes = tuple((snapshot, *change) for change in watching.take_changes()[0])
+            store.advance(Moment(1, snapshot, 0, changes))
     return np.concatenate(found)
 
 
