@@ -16,7 +16,6 @@ name's key, as it was sent; a category as 1.0 under the key of name and value.
 
 from __future__ import annotations
 
-import contextlib
 import inspect
 import itertools
 import math
@@ -83,8 +82,10 @@ class RiverExpert:
         """Predictions f64 (n,) without learning."""
         out = np.full(len(batch), self._of_nothing)
         for i, x in enumerate(_records(batch)):
-            with contextlib.suppress(Exception):  # as in `learn`; nobody counts while scoring
+            try:
                 out[i] = self._predict(x)
+            except Exception as error:  # noqa: BLE001 - as in `learn`
+                self._note(batch, i, error)
         return out
 
     @property
