@@ -17,6 +17,7 @@ from cluster.store import ShardedStore
 from learning.exchange import Moment, Pull, Push, Rows
 from learning.job_messages import Arrived, Directive, Reported
 from learning.learner import Learner
+from learning.observing import Observer
 from learning.policy import TablePolicy
 from learning.table_state import TableChange, TableState
 from tests.actors.simulation import Promise, Simulation, Steps, Task
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
     from actors.coordinator import Coordinator
     from learning.batch import Batch, BatchId
+    from learning.watching import WatchPlan
     from learning.worker_state import WorkerState
 
 __all__ = ["Port", "Seen", "ShardActor", "Share"]
@@ -284,6 +286,7 @@ class Port:
         moment: Moment,
         report_s: float,
         in_flight: int,
+        watch: WatchPlan | None = None,
     ) -> Worker:
         """The worker in this world."""
         store = ShardedStore(
@@ -297,4 +300,6 @@ class Port:
         return Worker(
             self._share.worker, learner, self._share.state, world, moment,
             pulls_in_flight_max=in_flight, report_interval_s=report_s,
+            observer=None if watch is None else Observer(learner),
+            lag_records=None if watch is None else watch.lag_records,
         )  # fmt: skip

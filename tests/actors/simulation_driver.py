@@ -215,6 +215,7 @@ class Job:
             deltas,
             self._interval,
             self._deltas_max,
+            watch=self._universe.watch,
         )
         return _Start(plan, number or 0)
 
@@ -320,7 +321,7 @@ class Job:
         port.meet(self._coordinator, plan.moment)
         port.connect(list(self._shards), self._place)
         worker = port.worker(
-            universe.learner, universe.policies, plan.moment, self._report_s, self._in_flight
+            universe.learner, universe.policies, plan.moment, self._report_s, self._in_flight, universe.watch
         )
 
         def live() -> None:

@@ -24,12 +24,14 @@ from learning.metrics import Prequential
 from learning.policy import TablePolicy
 from learning.table_state import TableState
 from learning.worker_state import WorkerState
+from tests.actors.simulation_watching import PLAN, Eye, kept, turning
 from tests.ratings_stream import ratings
 from tests.streams import cut, stream
 
 if TYPE_CHECKING:
     from actors.shard import ParameterShard
     from learning.job_state import JobState
+    from learning.watching import WatchPlan
     from learning.worker_state import Arrays
     from tests.actors.simulation_disk import Written
     from tests.actors.simulation_driver import Job
@@ -91,6 +93,7 @@ class _Prefix:
     records: int
     dead: int
     turn: int | None
+    watch: Arrays
 
 
 @dataclass
@@ -103,6 +106,7 @@ class Universe:
     policies: dict[str, TablePolicy] = field(default_factory=dict)
     workers: int = 1
     exact: bool = True
+    watch: WatchPlan | None = None
 
     def __post_init__(self) -> None:
         self.shares = assign(list(self.streams), self.workers)
@@ -113,7 +117,8 @@ class Universe:
     def state(self, arrays: Arrays | None = None) -> WorkerState:
         """What a worker knows by itself, at the beginning or from a snapshot on."""
         encodes = self.learner.encodes
-        made = WorkerState(None if encodes else NumericEncoder(standardize=False, bins_per_sd=0.0))
+        encoder = None if encodes else NumericEncoder(standardize=False, bins_per_sd=0.0)
+        made = WorkerState(encoder, **({} if self.watch is None else kept()))
         if arrays is not None:
             made.restore(arrays)
         return made
@@ -126,23 +131,26 @@ class Universe:
         """An undisturbed worker: what it has made of its share after each batch, by its offsets."""
         shards = DirectShards(1, self.learner, self.policies)
         store = ShardedStore(0, shards, self.learner, has_policies=bool(self.policies))
-        state, metrics = self.state(), self.learner.metrics()
+        state, metrics, eye = self.state(), self.learner.metrics(), Eye(self.watch, self.learner)
         offsets, records, dead = dict.fromkeys(streams, 0), 0, 0
-        found = {tuple(offsets.values()): _prefix(shards.shards[0], state, metrics.copy(), 0, 0, None)}
+        found = {tuple(offsets.values()): _prefix(shards.shards[0], state, metrics.copy(), (0, 0, None), eye)}
         for decoded in round_robin(streams):
             batch = state.prepare(decoded.batch)
             store.pull(batch)
-            pulled = store.wait()
+            pulled, batch = store.wait(), eye.paced(batch)
+            fresh = eye.fresh(pulled.tables, batch)
             predictions = self.learner.learn(pulled.tables, batch)
             store.push(pulled)
             store.flush()
+            state.judge(predictions, batch)
+            eye.see(decoded.batch, fresh, predictions)
             self.learner.judge(metrics, predictions, batch)
             of = batch.batch_id
             for position, value in zip(batch.positions.tolist(), predictions.tolist(), strict=True):
                 self.predicted[of.partition, position] = (of, value)
             offsets[of.partition] = of.next_offset
             records, dead = records + decoded.records, dead + len(decoded.dead)
-            made = _prefix(shards.shards[0], state, metrics.copy(), records, dead, of.partition)
+            made = _prefix(shards.shards[0], state, metrics.copy(), (records, dead, of.partition), eye)
             found[tuple(offsets.values())] = made
         return found
 
@@ -216,6 +224,11 @@ class Universe:
             ours = {name: array.tobytes() for name, array in state.workers[worker].items()}
             wanted = {name: array.tobytes() for name, array in prefix.state.items()}
             assert ours == wanted, f"the state of worker {worker} is another"
+        if self.watch is not None:
+            ours, wanted = (
+                {n: a.tobytes() for n, a in of.items()} for of in (state.watch, prefixes[0].watch)
+            )
+            assert ours == wanted, "what is known of drift is another"
         if self.exact:
             metrics = prefixes[0].metrics
             for prefix in prefixes[1:]:
@@ -256,13 +269,13 @@ def round_robin(streams: dict[int, list[Decoded]]) -> Iterator[Decoded]:
 
 
 def _prefix(
-    shard: ParameterShard, state: WorkerState, metrics: Any, records: int, dead: int, turn: int | None
+    shard: ParameterShard, state: WorkerState, metrics: Any, counts: tuple[int, int, int | None], eye: Eye
 ) -> _Prefix:
     sides = {
         spec.name: [] if table._admission is None else [table._admission.state()]
         for spec, table in zip(shard.held.specs, shard.held.tables, strict=True)
     }
-    return _Prefix(shard.snapshot(), _waiting(sides), state.arrays(), metrics, records, dead, turn)
+    return _Prefix(shard.snapshot(), _waiting(sides), state.arrays(), metrics, *counts, eye.arrays())
 
 
 def _content(table: TableState) -> tuple[bytes, bytes, list[str], bytes]:
@@ -343,6 +356,10 @@ def _with_texts(batch: Batch) -> Batch:
     return replace(batch, role_texts=dict(batch.role_texts or {}))
 
 
+def _turning(lengths: list[int], seed: int) -> dict[int, list[Decoded]]:
+    return {p: _with_dead(turning(n, seed + p, p), seed) for p, n in enumerate(lengths)}
+
+
 _FTRL, _FACTORS = Ftrl(alpha=0.1, l1=0.05), Factors(factors=3)
 _EXACT = TablePolicy(admit_after=2, admission="exact", expire_after_records=30)
 _BLOOM = TablePolicy(admit_after=2, waiting_max=4000, expire_after_records=25)
@@ -359,6 +376,7 @@ WORLDS = {
         "", _FACTORS, _ratings([42], 5), {"items": _EXPIRY, "users": _EXPIRY, "seen": _EXACT}
     ),
     "ceiling": lambda: Universe("", _FTRL, _clicks([70], 6), {"weights": _ROOM}, exact=False),
+    "watched": lambda: Universe("", _FTRL, _turning([60, 50], 9), watch=PLAN),
     "two workers": lambda: Universe("", Counting(), _clicks([30, 10, 25], 7), workers=2),
     "three workers": lambda: Universe("", Counting(), _clicks([20, 15, 25, 10, 5], 8), workers=3),
 }

@@ -15,9 +15,11 @@ from collections import Counter
 
 import pytest
 
+from learning.watching import Watching
 from tests.actors.simulation_driver import Job
 from tests.actors.simulation_schedules import job_of
-from tests.actors.simulation_worlds import WORLDS
+from tests.actors.simulation_watching import PLAN
+from tests.actors.simulation_worlds import WORLDS, world
 
 SCHEDULES = int(os.environ.get("MILLRACE_SCHEDULES", "1000"))
 FIRST = int(os.environ.get("MILLRACE_FIRST_SEED", "0"))
@@ -50,6 +52,20 @@ def test_whatever_happens_what_is_learnt_is_the_same(number: int) -> None:
     for seed in SEEDS:
         if seed % len(WORLDS) == number:
             played(seed)
+
+
+def test_the_watched_world_has_something_to_remember() -> None:
+    """Else the comparison of its snapshots would say nothing: a drift, a raise that fades, names, slices, figures."""
+    prefixes = [*world("watched")._prefixes[0].values()]
+    watching = [Watching(PLAN, prefix.watch, 1) for prefix in prefixes]
+    assert {"drift", "joined"} <= {notice.event.kind for notice in watching[-1].notices}
+    raised = [prefix.records for prefix, watch in zip(prefixes, watching, strict=True) if watch.raises]
+    assert raised[0] < prefixes[-1].records - 40
+    state = world("watched").state(prefixes[-1].state)
+    assert sorted(state.feature_names.values()) == ["city", "price", "user", "visits"]
+    assert state.statistics is not None
+    assert state.statistics.records == 110
+    assert sorted(state.slice_texts.values()) == ["v0", "v1"]
 
 
 def test_a_seed_is_played_again_event_for_event() -> None:
