@@ -16,6 +16,7 @@ import sys
 import threading
 import time
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -25,7 +26,9 @@ from rich.console import Console
 from cluster.config import Pipeline
 from cluster.job import run_job
 from cluster.models.model_layout import learner_of
+from cluster.snapshots.job_arrays import read_job
 from cluster.snapshots.model import load_model
+from cluster.snapshots.store import SnapshotStore
 from tests.cluster.chaos_faults import FAULTS, Scene, kill_driver, wait_until
 from tests.cluster.chaos_world import RATINGS, RECORDS, World
 from tests.cluster.topics import consume
@@ -42,6 +45,7 @@ class Outcome:
     counted: int
     metrics: dict[str, float]
     offsets: dict[int, int]
+    known: dict[str, bytes]
     said: str = ""
     seconds: float = 0.0
 
@@ -118,6 +122,10 @@ class Chaos:
             wrong.append(f"{outcome.counted} records counted instead of {reference.counted}")
         if workers == 1 and outcome.digest != reference.digest:
             wrong.append("the state is another")
+        if workers == 1 and (others := {k for k, _ in outcome.known.items() ^ reference.known.items()}):
+            wrong.append(
+                f"what is known of drift, slices and features is another: {', '.join(sorted(others))}"
+            )
         if workers == 1 and outcome.metrics != reference.metrics:
             wrong.append(f"metrics {outcome.metrics} instead of {reference.metrics}")
         if workers > 1 and abs(outcome.metrics["rmse"] / reference.metrics["rmse"] - 1) > QUALITY:
@@ -155,7 +163,20 @@ def _outcome(snapshot: str) -> Outcome:
         learner: Any = learner_of(model.pipeline)
         counts = [learner.ratings_of(row) for row in model.arrays["users.rows"]]
         counted = sum(counts) if max(counts) == 1 else -max(counts)
-    return Outcome(digest.hexdigest(), counted, model.metrics, model.offsets)
+    return Outcome(digest.hexdigest(), counted, model.metrics, model.offsets, _known(Path(snapshot)))
+
+
+def _known(snapshot: Path) -> dict[str, bytes]:
+    """What the coordinator knows of drift, and the first worker of features and slices; a job's places included."""
+    store = SnapshotStore(str(snapshot.parent.parent), print)
+    manifest = store.newest()
+    assert manifest is not None
+    assert manifest.number == int(snapshot.name)
+    state = read_job(store, manifest)
+    found = state.workers[0] | {f"watch.{name}": array for name, array in state.watch.items()}
+    missing = {"statistics.counts", "slices.keys", "feature_names", "watch.told"} - set(found)
+    assert not missing, f"the job does not keep {missing}"
+    return {name: array.tobytes() for name, array in found.items()}
 
 
 def seeds_of(text: str) -> list[int]:
