@@ -9,7 +9,8 @@ from actors.status import JobEvent
 from learning.feature_stats import FeatureStats
 from learning.mixer import Mixer
 from learning.plain import plain
-from learning.slices import ALL, OTHER, PARTITION, VALUE, Slices
+from learning.slice_values import MISSING_KEY, MISSING_TEXT
+from learning.slices import ALL, OTHER, PARTITION, VALUE, Slices, kind_of_slices
 from learning.worker_state import section, texts_of
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
 __all__ = ["event_of", "groups_of"]
 
+_OTHER = "(other)"
 _FEATURES_SHOWN, _MOVED_SHOWN, _METRICS_SHOWN = 30, 3, 2
 
 
@@ -42,7 +44,7 @@ def groups_of(
         texts: dict[int, str] = {}
         for state in states:
             texts |= texts_of(state["slice_texts"]) if "slice_texts" in state else {}
-        groups |= _slices(parts, type(metrics), texts)
+        groups |= _slices(parts, kind_of_slices(type(metrics)), texts)
     if parts := [found for state in states if (found := section(state, "statistics"))]:
         told: dict[int, str] = {}
         for state in states:
@@ -61,8 +63,9 @@ def _slices(parts: Iterable[Arrays], kind: Any, texts: Mapping[int, str]) -> Gro
         if what == ALL:
             continue
         group = "partitions" if what == PARTITION else "slices"
-        told = {PARTITION: str(key), OTHER: "(other)", VALUE: texts.get(key)}[what]
-        name = _row_name(told, key, found[group])
+        told = {PARTITION: str(key), OTHER: _OTHER, VALUE: texts.get(key)}[what]
+        theirs = {} if what != VALUE or key == MISSING_KEY else dict.fromkeys((_OTHER, MISSING_TEXT))
+        name = _row_name(told, key, found[group] | theirs)
         total, recent = first.total(what, key), first.recent(what, key).summary()
         telling = list(recent)[:_METRICS_SHOWN]
         row = {"records": float(total.records)} | {f"window_{metric}": recent[metric] for metric in telling}
@@ -97,7 +100,7 @@ def _features(parts: Iterable[Arrays], names: Mapping[int, str]) -> Groups:
     for other in others:
         first.merge(other)
     rows: dict[str, dict[str, float]] = {}
-    for key, one in list(first.summary().items())[:_FEATURES_SHOWN]:
+    for key, one in first.summary(_FEATURES_SHOWN).items():
         figures = {
             "missing": one.missing_rate, "distinct": one.distinct, "mean": one.mean, "deviation": one.deviation,
         }  # fmt: skip

@@ -21,7 +21,7 @@ from learning.learner import experts_of
 from learning.losses import loss_max_of
 from learning.observing import Observer, series_of
 from learning.rehearsal import Rehearsal
-from learning.slices import Slices
+from learning.slices import Slices, kind_of_slices
 from learning.watching import WatchPlan
 from learning.worker_state import WorkerState
 
@@ -106,7 +106,7 @@ def build_state(pipeline: Pipeline, worker: int = 0) -> WorkerState:
     implicit = getattr(learner, "feedback", "explicit") == "implicit"  # a choice has no label of its own
     if (wanted.partitions or wanted.feature is not None) and not implicit:
         kind: Any = type(learner.metrics())
-        slices = Slices(kind, wanted.values_max, wanted.window_records)
+        slices = Slices(kind_of_slices(kind), wanted.values_max, wanted.window_records)
     statistics = FeatureStats(kept.features_max) if kept.enabled else None
     ensemble = EnsembleState(learner, worker) if isinstance(learner, Ensemble) else None
     again = pipeline.rehearsal

@@ -150,14 +150,14 @@ class SlicesConfig(Section):
     """Of each partition."""
     feature: str | None = None
     """Of each value of this feature."""
-    values_max: Annotated[int, Field(ge=1, le=1000)] = 16
+    values_max: Annotated[int, Field(ge=1, le=200)] = 16
     """The first so many values; others count as one more."""
     window_records: PositiveInt = 50_000
     """The recent window holds one to two times so many records of a worker."""
 
 
 class StatisticsConfig(Section):
-    """What is known of each feature: how often it is missing, mean, deviation, how many values, how many new."""
+    """What is known of each feature: how often it is missing, mean, deviation, how many values."""
 
     enabled: bool = True
     features_max: Annotated[int, Field(ge=1, le=100_000)] = 1000

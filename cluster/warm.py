@@ -23,7 +23,7 @@ from learning.encoding import NumericEncoder, merge_stats
 from learning.ensemble import Ensemble
 from learning.feature_stats import FeatureStats
 from learning.observing import Observer, series_of
-from learning.slices import Slices
+from learning.slices import Slices, kind_of_slices
 from learning.table import Table
 from learning.worker_state import WorkerState
 
@@ -51,7 +51,7 @@ def warm_up(
     values = [_RECORD % roles, _arrow(learner.roles)]
     messages = Messages(0, np.arange(2, dtype=np.int64), values, np.zeros(2), 2)
     kind: Any = type(learner.metrics())
-    state = WorkerState(NumericEncoder(), FeatureStats(), Slices(kind))
+    state = WorkerState(NumericEncoder(), FeatureStats(), Slices(kind_of_slices(kind)))
     plain = Decoder(
         "warm-up",
         FeaturesConfig(),

@@ -1,8 +1,8 @@
-"""What is known of each feature: how often it is there, its moments, how many values it has, how many were new.
+"""What is known of each feature: how often it is there, its moments, how many values it has.
 
 Per feature: count of the records that had it, mean and M2 (sum of squared distances from the mean; Welford 1962, in
-record order), the share of records without it, the number of its distinct values (learning/feature_distinct.py), and
-the share of its values that nobody had seen before.
+record order), the share of records without it, and the number of its distinct values (learning/feature_distinct.py).
+How many of a record's keys are new is a series of drift watching (learning/observing.py).
 
 Workers merge: counts are integers and add exactly; moments by Chan, Golub & LeVeque (1983), where a feature that only
 one side has is taken as it is; HyperLogLog registers by their maximum, which is exactly what one worker with all
@@ -35,14 +35,13 @@ __all__ = ["FeatureStats", "FeatureSummary"]
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _add(at, values, keys, fresh, counts, new, moments, registers):  # noqa: ANN001, ANN202
+def _add(at, values, keys, counts, moments, registers):  # noqa: ANN001, ANN202
     """Add entries: entry i is a value of feature `at[i]`; -1 is a feature without a place."""
     for i in range(len(at)):
         row = at[i]
         if row < 0:
             continue
         counts[row] += 1
-        new[row] += fresh[i]
         if not math.isnan(values[i]):
             # How many numbers there were is a moment: a category has none.
             moments[row, 0] += 1.0
@@ -92,7 +91,6 @@ class FeatureSummary:
     mean: float
     deviation: float
     distinct: float
-    new_rate: float
 
 
 class FeatureStats:
@@ -105,7 +103,7 @@ class FeatureStats:
         self.records = self.left_out = 0
         """Records so far, and entries of features that had no place."""
         self._places = Table(0, rows_initial=64)
-        self._counts, self._new = np.zeros(0, np.int64), np.zeros(0, np.int64)
+        self._counts = np.zeros(0, np.int64)
         self._moments, self._registers = np.zeros((0, 3)), np.zeros((0, REGISTERS), np.uint8)
 
     @property
@@ -119,7 +117,6 @@ class FeatureStats:
         values: NDArray[np.float64],
         keys: NDArray[np.uint64],
         records: int,
-        fresh: NDArray[np.bool_] | None = None,
     ) -> None:
         """Add a batch's entries, in record order.
 
@@ -128,32 +125,26 @@ class FeatureStats:
             values: f64 (m,), numbers; NaN for a category.
             keys: u64 (m,), what tells values of the feature apart: the key of a category, the bits of a number.
             records: in the batch, those without any entry among them.
-            fresh: bool (m,), entries whose key had no row yet; None: nobody asked.
 
         """
-        new = np.zeros(len(features), np.bool_) if fresh is None else fresh
-        if not len(features) == len(values) == len(keys) == len(new):
+        if not len(features) == len(values) == len(keys):
             raise ValueError(
-                f"expected as many values, keys and fresh as features, got {len(values)}, {len(keys)} and {len(new)} "
-                f"of {len(features)}"
+                f"expected as many values and keys as features, got {len(values)} and {len(keys)} of {len(features)}"
             )
         at = self._locate(np.require(features, np.uint64, ["C", "W"]))
-        self._take(
-            at, np.require(values, np.float64, ["C", "W"]), np.require(keys, np.uint64, ["C", "W"]),
-            np.require(new, np.bool_, ["C", "W"]), records,
-        )  # fmt: skip
+        values, keys = np.require(values, np.float64, ["C", "W"]), np.require(keys, np.uint64, ["C", "W"])
+        self._take(at, values, keys, records)
 
     def _take(
         self,
         at: NDArray[np.int64],
         values: NDArray[np.float64],
         keys: NDArray[np.uint64],
-        new: NDArray[np.bool_],
         records: int,
     ) -> None:
         self.records += records
         self.left_out += int(np.count_nonzero(at < 0))
-        _add(at, values, keys, new, self._counts, self._new, self._moments, self._registers)
+        _add(at, values, keys, self._counts, self._moments, self._registers)
 
     def update_batch(self, batch: Batch) -> None:
         """Add all entries of a batch that says of which feature each is, and that no encoder has seen."""
@@ -164,7 +155,7 @@ class FeatureStats:
         own = np.flatnonzero(roots == np.arange(len(roots)))
         places = np.empty(len(roots), np.int64)
         places[own] = self._locate(batch.features[own])
-        self._take(places[roots], values, keys, np.zeros(len(keys), np.bool_), len(batch))
+        self._take(places[roots], values, keys, len(batch))
 
     def _locate(self, features: NDArray[np.uint64]) -> NDArray[np.int64]:
         """Places i64 (m,); -1 where there is no room for another feature."""
@@ -176,7 +167,7 @@ class FeatureStats:
         distinct, first = np.unique(unknown, return_index=True)
         self._places.locate(distinct[np.argsort(first)][:room].copy())
         grown = len(self._places) - len(self._counts)
-        self._counts, self._new = (np.append(a, np.zeros(grown, np.int64)) for a in (self._counts, self._new))
+        self._counts = np.append(self._counts, np.zeros(grown, np.int64))
         self._moments = np.concatenate((self._moments, np.zeros((grown, 3))))
         self._registers = np.concatenate((self._registers, np.zeros((grown, REGISTERS), np.uint8)))
         return self._places.find(features)
@@ -189,14 +180,13 @@ class FeatureStats:
         self.records += other.records
         self.left_out += other.left_out + int(other._counts[~known].sum())
         self._counts[at] += other._counts[known]
-        self._new[at] += other._new[known]
         self._registers[at] = np.maximum(self._registers[at], other._registers[known])
         self._moments[at] = _joined(self._moments[at], other._moments[known])
 
-    def summary(self) -> dict[int, FeatureSummary]:
-        """Figures by the feature's key."""
+    def summary(self, features_max: int | None = None) -> dict[int, FeatureSummary]:
+        """Figures by the feature's key, of the first `features_max` or of all."""
         found = {}
-        for i, key in enumerate(self._places.keys.tolist()):
+        for i, key in enumerate(self._places.keys[:features_max].tolist()):
             count, (numbers, mean, spread) = int(self._counts[i]), self._moments[i].tolist()
             found[key] = FeatureSummary(
                 count,
@@ -204,7 +194,6 @@ class FeatureStats:
                 mean if numbers else math.nan,
                 math.sqrt(spread / numbers) if numbers else math.nan,
                 distinct(self._registers[i]),
-                int(self._new[i]) / count if count else math.nan,
             )
         return found
 
@@ -214,7 +203,6 @@ class FeatureStats:
             "keys": self.keys,
             "job": np.array([self.records, self.left_out], np.int64),
             "counts": self._counts.copy(),
-            "new": self._new.copy(),
             "moments": self._moments.copy(),
             "registers": self._registers.copy(),
         }
@@ -224,7 +212,7 @@ class FeatureStats:
         """The statistics that gave `arrays`; raises ValueError for anything else."""
         forms: Forms = {
             "keys": (np.uint64, ("F",)), "job": (np.int64, (2,)), "counts": (np.int64, ("F",)),
-            "new": (np.int64, ("F",)), "moments": (np.float64, ("F", 3)), "registers": (np.uint8, ("F", REGISTERS)),
+            "moments": (np.float64, ("F", 3)), "registers": (np.uint8, ("F", REGISTERS)),
         }  # fmt: skip
         found = restored(arrays, forms)
         if len(np.unique(found["keys"])) != len(found["keys"]) or (found["registers"] > RANK_MAX).any():
@@ -232,8 +220,8 @@ class FeatureStats:
         stats = cls(max(features_max, len(found["keys"])))
         stats._locate(found["keys"])
         stats.records, stats.left_out = (int(n) for n in found["job"])
-        stats._counts, stats._new = found["counts"], found["new"]
-        stats._moments, stats._registers = found["moments"], found["registers"]
+        stats._counts, stats._moments = found["counts"], found["moments"]
+        stats._registers = found["registers"]
         return stats
 
 

@@ -3,7 +3,8 @@
 log_loss, accuracy and calibration are exact. AUC and average precision come from two histograms of the logit (4,096
 bins over +-16, a bin's records counted as ties), so that they add over workers and cost O(1) memory on an endless
 stream; tests hold AUC within 1e-4 of scikit-learn, and average precision within 0.3 % (2 % where only hundreds of
-positives were seen). A window is `later - earlier`.
+positives were seen). A window is `later - earlier`. CoarsePrequential is a sixteenth of the size, for metrics of many
+parts of a stream.
 
 Sums are fixed-point numbers, not floats: integers add without rounding, so a sum is the same to the bit whatever the
 order and the grouping of its records, and what a job reports after a crash is what it would have reported without.
@@ -15,7 +16,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 from numba import njit
@@ -27,9 +28,16 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-__all__ = ["DelayHistogram", "Prequential", "add_exactly", "combined", "mean_of", "owned"]
+__all__ = [
+    "CoarsePrequential",
+    "DelayHistogram",
+    "Prequential",
+    "add_exactly",
+    "combined",
+    "mean_of",
+    "owned",
+]
 
-_BINS = 4096
 _LOGIT_MAX = 16.0
 LOSS_P_MIN = 1e-15
 """In the loss, probabilities are at least this and at most 1 less this: none costs infinity."""
@@ -75,7 +83,8 @@ def owned(array: NDArray[Any], dtype: type[Any]) -> NDArray[Any]:
 @njit(cache=True, nogil=True, error_model="numpy")
 def _tally(predictions, labels, sums, histograms):  # noqa: ANN001, ANN202
     """Add a batch: sums = (log-loss, correct, labels, predictions), histograms = (2, bins) counts by class."""
-    scale = _BINS / (2 * _LOGIT_MAX)
+    bins = histograms.shape[1]
+    scale = bins / (2 * _LOGIT_MAX)
     for i in range(len(predictions)):
         y = np.float64(labels[i])
         positive = y >= 0.5
@@ -88,12 +97,12 @@ def _tally(predictions, labels, sums, histograms):  # noqa: ANN001, ANN202
         add_exactly(sums, 2, y)
         add_exactly(sums, 3, p)
         logit = min(max(math.log(p) - math.log1p(-p), -_LOGIT_MAX), _LOGIT_MAX)
-        histograms[1 if positive else 0, min(np.int64((logit + _LOGIT_MAX) * scale), _BINS - 1)] += 1
+        histograms[1 if positive else 0, min(np.int64((logit + _LOGIT_MAX) * scale), bins - 1)] += 1
 
 
 @dataclass(slots=True)
 class Prequential:
-    """Sums over `records` predictions; arrays i64 (4, 2), see the module's docstring, and i64 (2, 4096).
+    """Sums over `records` predictions; arrays i64 (4, 2), see the module's docstring, and i64 (2, BINS).
 
     A prediction that is NaN counts as certain and wrong: left out, or as one half, it would hide that a model is lost.
     """
@@ -101,21 +110,22 @@ class Prequential:
     records: int
     sums: NDArray[np.int64]
     histograms: NDArray[np.int64]
+    BINS: ClassVar[int] = 4096
 
     @classmethod
     def zero(cls) -> Self:
         """Nothing seen yet."""
-        return cls(0, np.zeros((4, 2), np.int64), np.zeros((2, _BINS), np.int64))
+        return cls(0, np.zeros((4, 2), np.int64), np.zeros((2, cls.BINS), np.int64))
 
     @classmethod
     def of(cls, arrays: Mapping[str, NDArray[Any]]) -> Self:
         """What `arrays` gave; raises ValueError for anything else."""
-        shapes = {"records": (1,), "sums": (4, 2), "histograms": (2, _BINS)}
+        shapes = {"records": (1,), "sums": (4, 2), "histograms": (2, cls.BINS)}
         own = restored(arrays, {name: (np.int64, shape) for name, shape in shapes.items()})
         return cls(int(own["records"][0]), own["sums"], own["histograms"])
 
     def arrays(self) -> dict[str, NDArray[Any]]:
-        """All of it as copies, by name: records i64 (1,), sums i64 (4, 2), histograms i64 (2, 4096)."""
+        """All of it as copies, by name: records i64 (1,), sums i64 (4, 2), histograms i64 (2, BINS)."""
         records = np.array([self.records], np.int64)
         return {"records": records, "sums": self.sums.copy(), "histograms": self.histograms.copy()}
 
@@ -176,6 +186,17 @@ class Prequential:
         growth = np.log1p(np.divide(d, c, out=np.zeros_like(d), where=c > 0))
         precision = b / d + (a - b * c / d) / d * growth
         return float(np.dot(b, precision) / positives.sum())
+
+
+@dataclass(slots=True)
+class CoarsePrequential(Prequential):
+    """The same in 4 KiB: its histograms have 256 bins, each an eighth of a logit wide.
+
+    log_loss, accuracy and calibration are as exact. AUC is within 0.005 of scikit-learn's where logits have a standard
+    deviation of 0.5 or more; of a model whose predictions hardly differ it is too near to 0.5.
+    """
+
+    BINS: ClassVar[int] = 256
 
 
 def _entropy(p: float) -> float:

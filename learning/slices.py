@@ -5,7 +5,8 @@ space-saving): there a value that takes another's place inherits its sums, and a
 counts in exactly one slice for ever, so slices add up to the whole, and each is exact from the value's first record
 on. Where values are frequent, the first to come are also the most frequent.
 
-All sums are those of learning/metrics.py or ratings.py: exact, and the same to the bit in any order and grouping. The
+All sums are those of learning/metrics.py or ratings.py, with coarse histograms (`kind_of_slices`), since workers report
+them every few seconds: exact, and the same to the bit in any order and grouping. The
 recent window is the sums of the last one to two times `window_records` records of the whole: a checkpoint is taken
 every `window_records`, between two batches, and the window begins at the last but one.
 
@@ -20,24 +21,29 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
-from learning.metrics import Prequential
+from learning.metrics import CoarsePrequential, Prequential
 from learning.ratings import Ratings
 from learning.state_arrays import restored
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
 
     from numpy.typing import NDArray
 
     from learning.state_arrays import Forms
 
-    Sums = Prequential | Ratings
+    Sums = CoarsePrequential | Prequential | Ratings
     Name = tuple[int, int]
 
-__all__ = ["ALL", "OTHER", "PARTITION", "VALUE", "Slices"]
+__all__ = ["ALL", "OTHER", "PARTITION", "VALUE", "Slices", "kind_of_slices"]
 
 ALL, PARTITION, VALUE, OTHER = range(4)
 """What a group of records is named by: (ALL, 0), (PARTITION, number), (VALUE, key), (OTHER, 0)."""
+
+
+def kind_of_slices(kind: type[Any]) -> Any:
+    """In what parts of a stream are measured whose whole is measured in `kind`: there may be hundreds of them."""
+    return CoarsePrequential if issubclass(kind, Prequential) else kind
 
 
 @dataclass(slots=True)
@@ -61,10 +67,10 @@ class _Group:
 
 
 class Slices:
-    """Metrics of `kind` (Prequential or Ratings) by group."""
+    """Metrics of `kind` (CoarsePrequential, Prequential or Ratings) by group."""
 
     def __init__(
-        self, kind: type[Sums] = Prequential, slices_max: int = 16, window_records: int = 50_000
+        self, kind: type[Sums] = CoarsePrequential, slices_max: int = 16, window_records: int = 50_000
     ) -> None:
         if slices_max < 0 or window_records < 1:
             raise ValueError(
@@ -75,6 +81,7 @@ class Slices:
         self.window_records = window_records
         self._kind = kind
         self._groups: dict[Name, _Group] = {(ALL, 0): _Group(kind.zero(), kind.zero(), kind.zero())}
+        self._values = np.empty(0, np.uint64)
         self._since_checkpoint = 0
 
     @property
@@ -85,7 +92,13 @@ class Slices:
     @property
     def values(self) -> list[int]:
         """The slices' keys, in order of first sight."""
-        return [key for what, key in self._groups if what == VALUE]
+        keys: list[int] = self._values.tolist()
+        return keys
+
+    @property
+    def values_count(self) -> int:
+        """How many slices there are."""
+        return len(self._values)
 
     def update(
         self,
@@ -110,25 +123,37 @@ class Slices:
             return
         if keys.shape != labels.shape:
             raise ValueError(f"expected a key for each of {len(labels)} records, got {keys.shape}")
-        distinct, first, index = np.unique(keys, return_index=True, return_inverse=True)
-        names: dict[Name, int] = {}
-        number = np.empty(len(distinct), np.int64)
-        for place in np.argsort(first, kind="stable").tolist():
-            number[place] = names.setdefault(self._slice(int(distinct[place])), len(names))
-        of_record = number[index]
+        of_record = self._places(keys)
         order = np.argsort(of_record, kind="stable")
-        ends = np.cumsum(np.bincount(of_record, minlength=len(names)))[:-1]
+        ends = np.cumsum(np.bincount(of_record, minlength=len(self._values) + 1))[:-1]
+        names = [*((VALUE, key) for key in self.values), (OTHER, 0)]
         parts = zip(names, np.split(predictions[order], ends), np.split(labels[order], ends), strict=True)
         for name, own_predictions, own_labels in parts:
-            self._group(name).total.update(own_predictions, own_labels)
+            if len(own_labels):
+                self._group(name).total.update(own_predictions, own_labels)
 
-    def _slice(self, key: int) -> Name:
-        if (VALUE, key) in self._groups:
-            return VALUE, key
-        if len(self.values) >= self.slices_max:
-            return OTHER, 0
-        self._group((VALUE, key))
-        return VALUE, key
+    def _places(self, keys: NDArray[np.uint64]) -> NDArray[np.int64]:
+        """Which of the slices each key is, i64 (n,); their number for `other`. Makes slices while there is room."""
+        at = self._find(keys)
+        if (room := self.slices_max - len(self._values)) > 0 and (unknown := at == len(self._values)).any():
+            distinct, first = np.unique(keys[unknown], return_index=True)
+            self._make(distinct[np.argsort(first)][:room])
+            at = self._find(keys)
+        return at
+
+    def _find(self, keys: NDArray[np.uint64]) -> NDArray[np.int64]:
+        order = np.argsort(self._values)
+        at = np.searchsorted(self._values[order], keys)
+        found = at < len(order)
+        found[found] = self._values[order[at[found]]] == keys[found]
+        places = np.full(len(keys), len(order), np.int64)
+        places[found] = order[at[found]]
+        return places
+
+    def _make(self, keys: NDArray[np.uint64]) -> None:
+        self._values = np.concatenate((self._values, keys))
+        for key in keys.tolist():
+            self._group((VALUE, key))
 
     def _group(self, name: Name) -> _Group:
         group = self._groups.get(name)
@@ -155,24 +180,16 @@ class Slices:
         group = self._groups.get((what, key))
         return group.recent if group else self._kind.zero()
 
-    def summaries(self, text_of: Callable[[int], str], *, recent: bool) -> dict[str, dict[str, float]]:
-        """Metrics by group: "all", "partition 3", "other", or the text of the slice's key."""
-        plain = {ALL: "all", OTHER: "other"}
-        return {
-            plain.get(what) or (text_of(key) if what == VALUE else f"partition {key}"): (
-                group.recent if recent else group.total
-            ).summary()
-            for (what, key), group in self._groups.items()
-        }
-
     def like(self, arrays: Mapping[str, NDArray[Any]]) -> Slices:
         """The slices that gave `arrays`, made with what these were; raises ValueError for anything else."""
         return type(self).of(arrays, self._kind, self.slices_max, self.window_records)
 
     def merge(self, other: Slices) -> None:
         """Add another worker's sums; its slices beyond `slices_max` count as `other` here."""
-        for (what, key), group in other._groups.items():
-            name = self._slice(key) if what == VALUE else (what, key)
+        known = self._places(other._values) < len(self._values)
+        rest = {(VALUE, key) for key in other._values[~known].tolist()}
+        for group_name, group in other._groups.items():
+            name = (OTHER, 0) if group_name in rest else group_name
             self._groups[name] = self._group(name).joined(group)
 
     def arrays(self) -> dict[str, NDArray[Any]]:
@@ -194,7 +211,7 @@ class Slices:
     def of(
         cls,
         arrays: Mapping[str, NDArray[Any]],
-        kind: type[Sums] = Prequential,
+        kind: type[Sums] = CoarsePrequential,
         slices_max: int = 16,
         window_records: int = 50_000,
     ) -> Self:
@@ -216,4 +233,5 @@ class Slices:
         for i, name in enumerate(names):
             parts = [kind.of({k: a[i, j] for k, a in stacks.items()}) for j in range(3)]
             slices._groups[name] = _Group(*parts)
+        slices._values = found["keys"][found["what"] == VALUE]
         return slices

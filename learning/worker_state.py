@@ -93,7 +93,8 @@ class WorkerState:
         values = batch.slices
         keys = None if values is None else values.keys
         self.slices.update(batch.batch_id.partition, predictions, batch.labels, keys)
-        if values is not None and (unknown := [k for k in self.slices.values if k not in self.slice_texts]):
+        if values is not None and len(self.slice_texts) < self.slices.values_count:
+            unknown = [key for key in self.slices.values if key not in self.slice_texts]
             self.slice_texts |= {key: plain(text) for key, text in values.texts_of(unknown).items()}
 
     def _name(self, names: Mapping[int, str]) -> None:
@@ -148,7 +149,8 @@ class WorkerState:
                 self.rehearsal.merge(other.rehearsal)
             if self.slices is not None and other.slices is not None:
                 self.slices.merge(other.slices)
-                self.slice_texts = other.slice_texts | self.slice_texts
+                texts = other.slice_texts | self.slice_texts
+                self.slice_texts = {key: texts[key] for key in self.slices.values if key in texts}
 
 
 def section(arrays: Mapping[str, NDArray[Any]], name: str) -> Arrays:

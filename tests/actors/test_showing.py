@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from actors.showing import groups_of
 from learning.feature_stats import FeatureStats
-from learning.metrics import Prequential
+from learning.metrics import CoarsePrequential, Prequential
 from learning.plain import CHARACTERS_MAX, plain
+from learning.slice_values import SliceValues
+from learning.slices import Slices
+from learning.texts import TextColumn
 from learning.worker_state import WorkerState
+from tests.streams import stream
 
 if TYPE_CHECKING:
     from learning.worker_state import Arrays
@@ -50,3 +55,29 @@ def test_plain_text_cannot_do_anything_to_a_terminal() -> None:
         assert len(plain(hostile)) <= CHARACTERS_MAX
         assert plain(plain(hostile)) == plain(hostile)
         assert plain(hostile).isprintable()
+
+
+def slices_of(texts: list[str], there: list[bool]) -> dict[str, dict[str, float]]:
+    """The rows of a stream with a record of each text."""
+    n = len(texts)
+    values = SliceValues.of(
+        np.uint64(7), TextColumn.from_list(texts), np.array(there), np.full(n, np.nan, np.float32)
+    )
+    batch = replace(stream(n), slices=values)
+    state = WorkerState(slices=Slices(CoarsePrequential, n - 1))
+    state.judge(np.full(n, 0.5), batch)
+    return groups_of([state.shown()], Prequential.zero(), {})["slices"]
+
+
+def test_slices_with_the_same_text_are_told_apart() -> None:
+    """Two long values with one beginning, and categories that are called as the rest and as what is missing."""
+    long = "x" * 200
+    rows = slices_of(
+        [long + "1", long + "2", "(other)", "", "(missing)", "at", "of the rest"],
+        [*[True] * 3, False, *[True] * 3],
+    )
+    assert [row["records"] for row in rows.values()] == [1.0] * 7
+    cut = "x" * (CHARACTERS_MAX - 3) + "..."
+    assert {cut, "(missing)", "at", "(other)"} < set(rows)
+    marked = [name for name in rows if name[-19:-17] == " ("]
+    assert [name[:-19] for name in marked] == [cut, "(other)", "(missing)"]

@@ -26,8 +26,7 @@ def test_figures_are_those_of_numpy() -> None:
     """Count, missing rate, mean and deviation to rounding, the number of values to a few percent."""
     features, values, keys = entries(0, 30_000)
     stats = FeatureStats()
-    fresh = np.arange(30_000) < 3000
-    stats.update(features, values, keys, 20_000, fresh)
+    stats.update(features, values, keys, 20_000)
     for key, summary in stats.summary().items():
         own = features == key
         assert summary.count == own.sum()
@@ -35,7 +34,7 @@ def test_figures_are_those_of_numpy() -> None:
         assert summary.mean == pytest.approx(values[own].mean())
         assert summary.deviation == pytest.approx(values[own].std())
         assert summary.distinct == pytest.approx(len(np.unique(values[own])), rel=0.1)
-        assert summary.new_rate == pytest.approx(fresh[own].mean())
+    assert list(stats.summary(2)) == stats.keys[:2].tolist()
 
 
 @pytest.mark.parametrize("distinct", [0, 1, 10, 300, 3000, 30_000, 300_000])
@@ -54,17 +53,17 @@ def test_workers_merge_to_what_one_would_have(cuts: list[int]) -> None:
     """Counts and registers to the bit, moments to rounding; any number of workers, some without records."""
     features, values, keys = entries(1, 1000)
     alone = FeatureStats()
-    alone.update(features, values, keys, 1500, features == 1)
+    alone.update(features, values, keys, 1500)
     merged, seen = FeatureStats(), 0
     for cut in [*cuts, 1000]:
         here = slice(seen, seen + cut)
         part = FeatureStats()
-        part.update(features[here], values[here], keys[here], 0, features[here] == 1)
+        part.update(features[here], values[here], keys[here], 0)
         merged.merge(part)
         seen = min(seen + cut, 1000)
     merged.records = 1500
     one, other = alone.arrays(), merged.arrays()
-    for name in ("keys", "job", "counts", "new", "registers"):
+    for name in ("keys", "job", "counts", "registers"):
         np.testing.assert_array_equal(one[name], other[name])
     np.testing.assert_allclose(one["moments"], other["moments"], rtol=1e-9)
 
@@ -115,7 +114,7 @@ def test_features_beyond_the_most_are_counted_and_left_out() -> None:
 
 
 def test_entries_that_do_not_fit_together_are_refused() -> None:
-    """As many values, keys and marks as features."""
+    """As many values and keys as features."""
     keys = np.arange(3, dtype=np.uint64)
     with pytest.raises(ValueError, match="as many"):
         FeatureStats().update(keys, np.zeros(1), keys, 2)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score, log_loss, roc_auc_score
 
 from learning import metrics as kernels
-from learning.metrics import DelayHistogram, Prequential
+from learning.metrics import CoarsePrequential, DelayHistogram, Prequential
 from tests.learning.exact_sums import assert_grouping_changes_nothing, same, totals
 
 ROWS = st.lists(
@@ -40,6 +40,21 @@ def test_metrics_agree_with_scikit_learn(rate: float, precision_rel: float) -> N
     assert summary["average_precision"] == pytest.approx(average_precision_score(y, p), rel=precision_rel)
     assert summary["calibration"] == pytest.approx(p.mean() / y.mean())
     assert summary["prior_log_loss"] == pytest.approx(log_loss(y, np.full(len(y), y.mean())))
+
+
+@pytest.mark.parametrize(("rate", "spread"), [(0.5, 0.5), (0.5, 1.0), (0.1, 1.0), (0.01, 1.0), (0.01, 2.0)])
+def test_coarse_metrics_are_exact_but_for_the_order(rate: float, spread: float) -> None:
+    """AUC is within 0.005, where predictions differ at all; sums are those of the whole metrics."""
+    rng = np.random.default_rng(3)
+    p = 1 / (1 + np.exp(-rng.normal(np.log(rate / (1 - rate)), spread, 50_000)))
+    y = (rng.random(50_000) < p).astype(np.float32)
+    coarse, fine = CoarsePrequential.zero(), Prequential.zero()
+    coarse.update(p, y)
+    fine.update(p, y)
+    assert coarse.sums.tobytes() == fine.sums.tobytes()
+    assert coarse.summary()["auc"] == pytest.approx(roc_auc_score(y, p), abs=0.005)
+    assert (coarse.histograms == fine.histograms.reshape(2, 256, 16).sum(axis=2)).all()
+    assert isinstance(coarse + coarse - coarse, CoarsePrequential)
 
 
 def test_parts_add_to_the_whole_and_windows_are_differences() -> None:

@@ -52,6 +52,4 @@ def test_people_are_told_the_texts_of_the_slices_that_are_kept():
         slices.update(0, predictions, labels, batch.keys)
         texts |= batch.texts_of(set(slices.values) - set(texts))
     assert texts == {int(value_key(COUNTRY, "at")): "at", MISSING_KEY: MISSING_TEXT}
-    summaries = slices.summaries(texts.__getitem__, recent=False)
-    assert list(summaries) == ["all", "partition 0", "at", MISSING_TEXT, "other"]
     assert slices.total(VALUE, MISSING_KEY).records == 2

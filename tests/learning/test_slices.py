@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from learning.metrics import Prequential
+from learning.metrics import CoarsePrequential, Prequential
 from learning.ratings import Ratings
-from learning.slices import OTHER, PARTITION, VALUE, Slices
+from learning.slices import ALL, OTHER, PARTITION, VALUE, Slices, kind_of_slices
 
 
 def stream(seed: int, n: int, values: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -33,7 +33,7 @@ def same(first: Any, second: Any) -> bool:
     )
 
 
-def whole_of(p: np.ndarray, y: np.ndarray, kind: Any = Prequential) -> Any:
+def whole_of(p: np.ndarray, y: np.ndarray, kind: Any = CoarsePrequential) -> Any:
     """The metrics of these records alone."""
     metrics = kind.zero()
     metrics.update(p, y)
@@ -69,11 +69,10 @@ def test_a_slice_that_gets_worse_is_seen_there_and_in_the_window() -> None:
     slices = Slices(window_records=4000)
     for i in range(0, 40_000, 1000):
         slices.update(0, p[i : i + 1000], y[i : i + 1000], keys[i : i + 1000])
-    told = slices.summaries(lambda key: f"device={key}", recent=True)
-    before = slices.summaries(lambda key: f"device={key}", recent=False)
-    assert told["device=3"]["log_loss"] > told["device=1"]["log_loss"] + 0.5
-    assert before["device=3"]["log_loss"] < told["device=3"]["log_loss"]
-    assert {"all", "partition 0", "device=1"} <= set(told)
+    told, healthy = (slices.recent(VALUE, key).summary()["log_loss"] for key in (3, 1))
+    assert told > healthy + 0.5
+    assert slices.total(VALUE, 3).summary()["log_loss"] < told
+    assert slices.groups[:3] == [(ALL, 0), (PARTITION, 0), (VALUE, slices.values[0])]
     assert 4000 <= slices.recent().records <= 8000
     assert same(slices.recent(VALUE, 3), whole_of(p[-8000:][keys[-8000:] == 3], y[-8000:][keys[-8000:] == 3]))
 
@@ -91,7 +90,7 @@ def test_what_has_no_record_is_zero_and_slices_may_be_none() -> None:
         slices.update(7, p, y, keys[:5])
 
 
-@pytest.mark.parametrize("kind", [Prequential, Ratings])
+@pytest.mark.parametrize("kind", [CoarsePrequential, Prequential, Ratings])
 def test_slices_come_back_from_their_arrays_bit_for_bit(kind: type) -> None:
     """Written in the middle of a window: the rest of the stream gives the same arrays."""
     p, y, keys = stream(4, 3000, 9)
@@ -134,3 +133,26 @@ def test_workers_merge_exactly_and_what_is_too_much_is_other() -> None:
     assert same(together, merged.total())
     assert same(merged.recent(), recent)
     assert same(Slices.of(merged.arrays(), slices_max=3), merged)
+
+
+def test_a_group_is_small_enough_to_be_reported_every_two_seconds() -> None:
+    """Three sums of 4 KiB each, where whole metrics have 64 KiB; of ratings there is no smaller kind."""
+    assert kind_of_slices(Ratings) is Ratings
+    slices = Slices(kind_of_slices(Prequential), 16)
+    p, y, keys = stream(6, 2000, 9)
+    slices.update(0, p, y, keys)
+    size = sum(array.nbytes for array in slices.arrays().values())
+    assert size / len(slices.groups) < 13_000
+
+
+def test_once_full_no_value_is_looked_at_alone() -> None:
+    """A feature of a value a record: all but the first values are `other`, in one piece, whatever the batch."""
+    slices = Slices(slices_max=4)
+    p, y, _ = stream(7, 4000, 9)
+    keys = np.arange(4000, dtype=np.uint64)[::-1].copy()
+    slices.update(0, p[:2000], y[:2000], keys[:2000])
+    slices.update(0, p[2000:], y[2000:], keys[2000:])
+    assert slices.values == [3999, 3998, 3997, 3996]
+    assert slices.values_count == 4
+    assert same(slices.total(OTHER), whole_of(p[4:], y[4:]))
+    assert same(slices.total(VALUE, 3998), whole_of(p[1:2], y[1:2]))
