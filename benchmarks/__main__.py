@@ -19,6 +19,7 @@ for name in (
     "drift",
     "recovery",
     "deep",
+    "scale",
     "gpu",
 ):
     print(f"\n## benchmarks/{name}.py\n", flush=True)
