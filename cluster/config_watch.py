@@ -8,8 +8,8 @@ from pydantic import Discriminator, Field, PositiveInt, Tag, model_validator
 
 from cluster.config_learners import Section, section_of
 from learning.drift import DETECTORS, WatchSettings
-from learning.learner import Forgetting, experts_of
-from learning.reactions import REACTIONS, Forget, Reaction, Renew
+from learning.learner import experts_of
+from learning.reactions import REACTIONS, Forget, RaiseRates, RaiseShare, Reaction, Renew
 
 if TYPE_CHECKING:
     from learning.drift_verdicts import Detector
@@ -93,6 +93,13 @@ else:
     ]
 
 _SETTINGS = WatchSettings()
+_NOTHING = {
+    RaiseRates.kind: "no rate of its is read from the stream's pace",
+    RaiseShare.kind: "it has no experts among which a share goes round (as population, and an ensemble mixed by "
+    "fixed_share, have)",
+    Forget.kind: "its optimiser cannot forget",
+}
+"""Why a reaction may change nothing."""
 
 
 class DriftConfig(Section):
@@ -117,10 +124,11 @@ class DriftConfig(Section):
     def check(self, learner: Learner) -> None:
         """Raise ValueError for a reaction that a job of this learner could not carry out."""
         for reaction in (*self.reactions_on("drift"), *self.reactions_on("warning")):
-            forgets = not isinstance(reaction, Forget) or isinstance(learner, Forgetting)
-            if not forgets:
+            if reaction.kind in _NOTHING and reaction.kind not in learner.reacts:
+                known = ", ".join(sorted(learner.reacts)) or "none of raise_rates, raise_share and forget"
                 raise ValueError(
-                    f"drift.reactions: the learner {learner.kind} cannot forget; leave forget out"
+                    f"drift.reactions: {reaction.kind} changes nothing of the learner {learner.kind} as it is set, for "
+                    f"{_NOTHING[reaction.kind]}; leave it out. What changes something: {known}"
                 )
             if isinstance(reaction, Renew) and reaction.expert not in experts_of(learner):
                 known = ", ".join(experts_of(learner)) or "none, for it is no ensemble"

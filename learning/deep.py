@@ -54,6 +54,7 @@ class Deep(DeepParameters):
 
     kind: ClassVar[str] = "deep"
     encodes: ClassVar[bool] = True
+    reacts: ClassVar[frozenset[str]] = frozenset()
 
     @property
     def label_range(self) -> tuple[float, float]:

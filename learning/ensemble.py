@@ -18,6 +18,7 @@ import numpy as np
 
 from learning.batch import CATEGORY, ROLE_FIRST
 from learning.ensemble_fit import check_fit
+from learning.experts_rules import FixedShare
 from learning.learner import Forgetting
 from learning.mixer import MIXTURE, Mixer, Mixing
 from learning.ratings import Ratings
@@ -109,6 +110,12 @@ class Ensemble:
     def encodes(self) -> bool:
         """As all its experts."""
         return self._places[0].learner.encodes
+
+    @property
+    def reacts(self) -> frozenset[str]:
+        """What any of its experts reacts to, and the share where the mixing has one."""
+        own = {"raise_share"} if self.mixing.rule == FixedShare.name else set()
+        return frozenset(own).union(*(place.learner.reacts for place in self._places))
 
     @property
     def label_range(self) -> tuple[float, float]:

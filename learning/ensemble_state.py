@@ -127,6 +127,22 @@ class Sharing:
             mixer.renew(name)
         self._base = mixer.arrays()
 
+    def renewed_state(self, state: Arrays, names: Iterable[str]) -> Arrays:
+        """What a worker that has finished keeps for the barriers to come, once `renew` was told of these experts.
+
+        It cannot begin them afresh itself: its old evidence would come back with the next `join`, and its model, which
+        has learnt most, would be the one that `of_all_workers` takes.
+        """
+        ensemble = self._ensemble
+        if ensemble is None or not self._base:
+            return state
+        renewed = state | {f"{_MIXER}{name}": array for name, array in self._base.items()}
+        for name in names:
+            if name in ensemble.outside:
+                fresh = RiverExpert(ensemble.outside[name], ratings=ensemble.of_ratings)
+                renewed |= {f"{_EXPERTS}{name}.{key}": array for key, array in fresh.arrays().items()}
+        return renewed
+
     def join(self, workers: Mapping[int, Arrays]) -> dict[int, Arrays]:
         """The states of all workers, by number, with the mixer that all of them go on with."""
         if self._ensemble is None or not workers:

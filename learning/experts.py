@@ -21,7 +21,6 @@ q |p_new - p_mixed|; removing an expert of weight w moves it by at most w |p_rem
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
@@ -38,17 +37,7 @@ if TYPE_CHECKING:
 
     from learning.state_arrays import Forms
 
-__all__ = ["Experts", "ShareRaised", "regret_bound"]
-
-
-@dataclass(frozen=True, slots=True)
-class ShareRaised:
-    """What raising the share did: the share and for how many records now, and what it had been until then."""
-
-    share: float
-    records: float
-    share_before: float
-    records_before: float
+__all__ = ["Experts", "regret_bound"]
 
 
 class Experts:
@@ -66,7 +55,6 @@ class Experts:
         self._state[WEIGHT], self._state[RAMP] = 1.0 / experts, 1.0
         if self._hedge:
             self._state[SCORE] = -math.log(experts)
-        self._boost = np.array([0.0, 0.0, 1.0])
 
     @property
     def _hedge(self) -> bool:
@@ -79,11 +67,6 @@ class Experts:
     def weights(self) -> NDArray[np.float64]:
         """A copy of the weights f64 (K,) that the next record's prediction is mixed with."""
         return np.array(self._state[WEIGHT])
-
-    @property
-    def share(self) -> float:
-        """The share that the next record has, with what it was raised by."""
-        return min(self.rule.numbers[1] + float(self._boost[0]), 1.0)
 
     def mix(self, predictions: NDArray[np.float64]) -> NDArray[np.float64]:
         """Mixed predictions f64 (n,) of f64 (n, K), all with the present weights: for scoring without labels."""
@@ -110,10 +93,9 @@ class Experts:
             raise ValueError(f"expected labels ({len(found)},), got {labels.shape}")
         out = np.empty(len(found))
         y = np.require(labels, np.float32, ["C", "W"])
-        boost = self._boost
-        if share > self.share and not self._hedge:
-            boost = np.array([share - self.rule.numbers[1], np.inf, 1.0])
-        kernels.run(self._state, boost, found, y, self.rule.code, self.rule.numbers, self._squared, out)
+        eta, own, *others = self.rule.numbers
+        numbers = (eta, own if self._hedge else min(max(own, share), 1.0), *others)
+        kernels.run(self._state, found, y, self.rule.code, numbers, self._squared, out)
         return out
 
     def update(self, losses: NDArray[np.float64], records: int = 1) -> None:
@@ -124,24 +106,7 @@ class Experts:
         rows = losses[None] if losses.ndim == 1 else losses
         for row in np.nan_to_num(self._checked(rows), nan=1e6, posinf=1e6):
             size = float(records) if losses.ndim == 1 else 1.0
-            kernels.advance(self._state, self._boost, row, size, self.rule.code, self.rule.numbers)
-
-    def raise_share(self, share: float, records: float, half_life_records: float) -> ShareRaised:
-        """Have the share at `share` for `records` records, after which what it was raised by halves every half-life.
-
-        If it is raised already, the higher share and the longer time count, and the answer tells what they were: a
-        countdown that goes on is never begun anew unseen.
-        """
-        if self.rule.code != kernels.SHARE:
-            raise ValueError(f"{self.rule.name} has no share to raise; fixed_share and hedge have")
-        if not (0.0 <= share <= 1.0 and records >= 0.0 and half_life_records > 0.0):
-            given = f"{share}, {records} and {half_life_records}"
-            raise ValueError(f"expected a share from 0 to 1 and positive numbers of records, got {given}")
-        before, left = self.share, float(self._boost[1])
-        self._boost[0] = max(share - self.rule.numbers[1], float(self._boost[0]), 0.0)
-        self._boost[1] = max(records, left)
-        self._boost[2] = 0.5 ** (1.0 / half_life_records)
-        return ShareRaised(self.share, float(self._boost[1]), before, left)
+            kernels.advance(self._state, row, size, self.rule.code, self.rule.numbers)
 
     def spawn(self, parent: int | None = None, mass: float | None = None) -> int:
         """Add an expert as the last column, and give its id; see the module's docstring for `parent` and `mass`."""
@@ -211,12 +176,11 @@ class Experts:
         return np.require(rows, np.float64, ["C", "W"])
 
     def arrays(self) -> dict[str, NDArray[Any]]:
-        """All of it but the rule, by name: ids i64 (K,), next_id i64 (1,), state f64 (4, K), boost f64 (3,)."""
+        """All of it but the rule, by name: ids i64 (K,), next_id i64 (1,), state f64 (4, K)."""
         return {
             "ids": self.ids.copy(),
             "next_id": np.array([self._next_id], np.int64),
             "state": self._state.copy(),
-            "boost": self._boost.copy(),
         }
 
     @classmethod
@@ -229,9 +193,9 @@ class Experts:
             "next_id": (np.int64, (1,)),
             "state": (np.float64, (4, "K")),
         }
-        found = restored(arrays, forms | {"boost": (np.float64, (3,))})
+        found = restored(arrays, forms)
         experts = cls(len(found["ids"]), rule, squared=squared)
-        experts.ids, experts._state, experts._boost = found["ids"], found["state"], found["boost"]
+        experts.ids, experts._state = found["ids"], found["state"]
         experts._next_id = int(found["next_id"][0])
         return experts
 

@@ -29,7 +29,6 @@ SCORE, WEIGHT, COUNT, RAMP = range(4)
 number of losses; how much of its weight an expert may have, from 0 for one that has just come to 1."""
 
 _LOSS_MAX = 1e6
-_EXCESS_MIN = 1e-12
 _ETA_MAX = 10.0
 """Up to it, 1e-15 to the power of eta is far from the smallest float."""
 
@@ -103,32 +102,17 @@ def _by_record(state, rule, losses, records, offset, keep, ramp_step):  # noqa: 
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _count_down(boost, records):  # noqa: ANN001, ANN202
-    """So many records have passed since the share was raised."""
-    held = min(boost[1], records)
-    boost[1] -= held
-    if records > held and boost[0] > 0.0:
-        boost[0] *= boost[2] ** (records - held)
-        if boost[0] < _EXCESS_MIN:
-            boost[0] = 0.0
-
-
-@njit(cache=True, nogil=True, error_model="numpy")
-def advance(state, boost, losses, records, rule, numbers):  # noqa: ANN001, ANN201
-    """One step with losses f64 (K,) that are the sums over `records` records.
-
-    `boost` f64 (3,) is what the share has in excess, for how many more records it stays so, and by what it is then
-    multiplied with each record. `numbers` are eta, share, offset, keep and ramp_step.
+def advance(state, losses, records, rule, numbers):  # noqa: ANN001, ANN201
+    """One step with losses f64 (K,) that are the sums over `records` records; `numbers` are eta, share, offset, keep and ramp_step.
     """
     eta, share, offset, keep, ramp_step = numbers
     if rule == SHARE:
-        rate = min(share + boost[0], 1.0)
+        rate = share
         if records != 1.0:
             rate = -math.expm1(records * math.log1p(-rate)) if rate < 1.0 else 1.0
         _exponential(state, losses, eta, rate, share == 0.0)
     else:
         _by_record(state, rule, losses, records, offset, keep, ramp_step)
-    _count_down(boost, records)
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -150,7 +134,7 @@ def mix_all(state, predictions, out):  # noqa: ANN001, ANN201
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def run(state, boost, predictions, labels, rule, numbers, squared, out):  # noqa: ANN001, ANN201
+def run(state, predictions, labels, rule, numbers, squared, out):  # noqa: ANN001, ANN201
     """out[i] from the weights before record i; only then its label f32 is looked at."""
     losses = np.empty(state.shape[1])
     eta, share = numbers[0], numbers[1]
@@ -159,8 +143,7 @@ def run(state, boost, predictions, labels, rule, numbers, squared, out):  # noqa
         out[i] = _mix(state, predictions[i])
         y = np.float64(labels[i])
         if by_likelihood and y in (0.0, 1.0):
-            _by_likelihood(state, predictions[i], y, eta, min(share + boost[0], 1.0))
-            _count_down(boost, 1.0)
+            _by_likelihood(state, predictions[i], y, eta, share)
             continue
         for k in range(len(losses)):
             p = predictions[i, k]
@@ -174,4 +157,4 @@ def run(state, boost, predictions, labels, rule, numbers, squared, out):  # noqa
             losses[k] = -(y * math.log(p) if y > 0.0 else 0.0) - (
                 (1.0 - y) * math.log1p(-p) if y < 1.0 else 0.0
             )
-        advance(state, boost, losses, 1.0, rule, numbers)
+        advance(state, losses, 1.0, rule, numbers)

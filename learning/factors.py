@@ -76,6 +76,7 @@ class Factors(FactorParameters):
 
     kind: ClassVar[str] = "factors"
     encodes: ClassVar[bool] = False
+    reacts: ClassVar[frozenset[str]] = frozenset({"raise_rates", "forget"})
 
     @property
     def named(self) -> dict[str, int]:

@@ -149,6 +149,7 @@ class Ftrl:
 
     kind: ClassVar[str] = "ftrl"
     encodes: ClassVar[bool] = True
+    reacts: ClassVar[frozenset[str]] = frozenset({"raise_rates", "forget"})
     width: ClassVar[int] = 2
 
     def __post_init__(self) -> None:

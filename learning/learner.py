@@ -109,6 +109,10 @@ class Learner(Protocol):
         """True: numbers come as z-scores and bins (learning/encoding.py); False: entries come as they were sent."""
 
     @property
+    def reacts(self) -> frozenset[str]:
+        """Which of the reactions raise_rates, raise_share and forget (learning/reactions.py) change something of it."""
+
+    @property
     def label_range(self) -> tuple[float, float]:
         """Labels outside are dead letters."""
 

@@ -12,7 +12,8 @@ the same base, is joined: evidence multiplies, and sums add:
     by mean loss          the mean of the decayed sums and counts, so losses count by their records
     bandit, losses        s = s0 + sum_i (s_i - s0)
 
-What one worker has learnt is taken as it is, to the bit.
+Only workers that have learnt a record since count: one that has finished would hold a mean at what it was. What one
+worker alone has learnt is taken as it is, to the bit.
 """
 
 from __future__ import annotations
@@ -34,7 +35,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from learning.batch import Batch
-    from learning.experts import ShareRaised
 
 __all__ = ["Mixed", "Mixer", "Mixing"]
 
@@ -138,12 +138,6 @@ class Mixer:
     def expert_losses(self) -> dict[str, float]:
         """Summed losses over `records`, by expert, and of the `mixture`."""
         return dict(zip((*self.names, MIXTURE), self._losses.tolist(), strict=True))
-
-    def raise_share(self, share: float, records: float, half_life_records: float) -> ShareRaised:
-        """As Experts.raise_share. Raises ValueError where the rule has no share."""
-        if self._experts is None:
-            raise ValueError(f"{self.mixing.rule} has no share to raise; fixed_share and hedge have")
-        return self._experts.raise_share(share, records, half_life_records)
 
     def renew(self, name: str) -> None:
         """Forget what is known of an expert that begins afresh: its weight goes to the others."""

@@ -27,12 +27,18 @@ _TINY = 1e-300
 def joined_mixers(
     mixing: Mixing, names: Sequence[str], base: Arrays | None, parts: Sequence[Arrays]
 ) -> dict[str, NDArray[Any]]:
-    """What all of `parts` (as Mixer.arrays gave them) have learnt since `base`; None: since the beginning."""
+    """What all of `parts` (as Mixer.arrays gave them) have learnt since `base`; None: since the beginning.
+
+    A part with no record more than `base` (a worker that has finished) has no say.
+    """
     if not parts:
         raise ValueError("expected the mixer of one worker or more")
     if len(parts) == 1:
         return dict(parts[0])
     start = Mixer(mixing, names).arrays() if base is None else base
+    parts = [part for part in parts if int(part["records"][0]) != int(start["records"][0])]
+    if len(parts) <= 1:
+        return dict(parts[0] if parts else start)
     joined: dict[str, NDArray[Any]] = {}
     for name in ("losses", "records"):
         joined[name] = _added(start[name], [part[name] for part in parts])
@@ -42,10 +48,6 @@ def joined_mixers(
         return dict(parts[0]) | joined
     states = [part["weights.state"] for part in parts]
     joined["weights.state"] = _weights(mixing.weighting(), start["weights.state"], states)
-    # A share that was raised stays so as long as anywhere.
-    joined["weights.boost"] = max(
-        (part["weights.boost"] for part in parts), key=lambda boost: tuple(boost[:2])
-    )
     return dict(parts[0]) | joined
 
 
@@ -66,7 +68,7 @@ def _weights(
     state[[SCORE, COUNT]] = np.mean([other[[SCORE, COUNT]] for other in states], axis=0)
     if (state[COUNT] > 0.0).all():
         # No record more: the weights are made of the sums anew.
-        advance(state, np.array([0.0, 0.0, 1.0]), np.zeros(state.shape[1]), 0.0, rule.code, rule.numbers)
+        advance(state, np.zeros(state.shape[1]), 0.0, rule.code, rule.numbers)
     return state
 
 

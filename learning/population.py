@@ -92,6 +92,12 @@ class Population:
         return len(self.rates) + len(self.restless)
 
     @property
+    def reacts(self) -> frozenset[str]:
+        """Steps, squares and, unless it is one column alone, the share."""
+        alone = self.columns == 1 and not self.stackers
+        return frozenset({"raise_rates", "forget"} if alone else {"raise_rates", "raise_share", "forget"})
+
+    @property
     def label_range(self) -> tuple[float, float]:
         """Labels are probabilities: 0, 1, or between."""
         return 0.0, 1.0

@@ -3,7 +3,8 @@
 What is read may be damaged or hostile: every name is looked up among river's (learning/river_names.py), instances are
 made without calling their class, numbers are taken from what is really there, and lengths are bounded by it. Mutable
 things are made empty first and filled when all are there, so cycles are no matter; immutable ones are nested only so
-deep.
+deep. Tuples that share tuples are as large, to whoever hashes them, as if nothing were shared, which doubles with each
+level; so parts are counted as often as they are met, and bounded, most of all in keys.
 """
 
 from __future__ import annotations
@@ -29,6 +30,10 @@ if TYPE_CHECKING:
 __all__ = ["decoded"]
 
 _NESTED_MAX = 200
+_PARTS_MAX = 100_000
+"""Of a tuple or frozenset, counted as often as they are met."""
+_KEY_PARTS_MAX = 256
+"""Of what is hashed while a model is read."""
 _MAPPINGS: dict[str, Any] = {"dict": dict, "ordered": collections.OrderedDict, "counter": collections.Counter}
 _SCALARS = (bool, int, float, str)
 _MUTABLE: dict[Any, Any] = {**_MAPPINGS, "list": list, "set": set}
@@ -65,6 +70,8 @@ class _Decoder:
         self._nodes = nodes
         self._data = data
         self._things: list[Any] = [_MISSING] * len(nodes)
+        self._parts: dict[int, int] = {}
+        """How many parts a tuple or frozenset has, by node."""
         self._nested = 0
 
     def run(self) -> Any:
@@ -94,7 +101,25 @@ class _Decoder:
                 raise RiverError(f"a river model nests more than {_NESTED_MAX} parts that cannot change")
             self._things[at] = self._made(node)
             self._nested -= 1
+            if node[0] in {"tuple", "frozenset"}:
+                self._parts[at] = 1 + sum(self._parts_of(part) for part in node[1:])
+                if self._parts[at] > _PARTS_MAX:
+                    raise RiverError(
+                        f"a {node[0]} in a river model has more than {_PARTS_MAX:,} parts, counted as often as met"
+                    )
         return self._things[at]
+
+    def _parts_of(self, ref: Any) -> int:
+        return self._parts.get(ref[0], 1) if isinstance(ref, list) else 1
+
+    def _key(self, ref: Any) -> Any:
+        """What a reference means, to be hashed."""
+        found = self._get(ref)
+        if self._parts_of(ref) > _KEY_PARTS_MAX:
+            raise RiverError(
+                f"a key or member in a river model has more than {_KEY_PARTS_MAX} parts, counted as often as met"
+            )
+        return found
 
     def _made(self, node: list[Any]) -> Any:
         """The thing of a node, empty if it is mutable."""
@@ -107,7 +132,7 @@ class _Decoder:
             case "tuple":
                 return tuple(self._get(ref) for ref in args)
             case "frozenset":
-                return frozenset(self._get(ref) for ref in args)
+                return frozenset(self._key(ref) for ref in args)
             case "defaultdict":
                 return collections.defaultdict(self._factory(args[0]))
             case "deque":
@@ -136,7 +161,7 @@ class _Decoder:
         elif kind in {"list", "deque"}:
             thing.extend(self._get(ref) for ref in node[1 if kind == "list" else 2 :])
         elif kind == "set":
-            thing.update(self._get(ref) for ref in node[1:])
+            thing.update(self._key(ref) for ref in node[1:])
         elif kind == "vector":
             for key, value in self._pairs(node[2:]):
                 thing[key] = value
@@ -145,7 +170,7 @@ class _Decoder:
                 dict.__setitem__(thing, key, value)
 
     def _pairs(self, refs: list[Any]) -> Iterator[tuple[Any, Any]]:
-        return ((self._get(key), self._get(value)) for key, value in zip(refs[::2], refs[1::2], strict=True))
+        return ((self._key(key), self._get(value)) for key, value in zip(refs[::2], refs[1::2], strict=True))
 
     def _take(self, start: Any, size: Any) -> bytes:
         numbers = type(start) is int and type(size) is int

@@ -133,12 +133,9 @@ def test_fixed_share_follows_a_change_that_hedge_does_not() -> None:
 @pytest.mark.parametrize("name", RULES)
 @given(cuts=st.lists(st.integers(1, 40), max_size=8))
 def test_the_numbers_do_not_see_where_batches_are_cut(name: str, cuts: list[int]) -> None:
-    """Mixtures, weights and a countdown that runs: the same to the bit; so is update() with the same losses."""
+    """Mixtures, weights: the same to the bit; so is update() with the same losses."""
     p, y = stream(4, 120, 3)
     whole, parts, by_losses = (Experts(3, RULES[name]()) for _ in range(3))
-    if name in {"fixed_share", "hedge"}:
-        for experts in (whole, parts, by_losses):
-            experts.raise_share(0.2, 30, 20)
     mixed, seen = [], 0
     for cut in [*cuts, 120]:
         mixed.append(parts.learn(p[seen : seen + cut], y[seen : seen + cut]))
@@ -152,11 +149,9 @@ def test_the_numbers_do_not_see_where_batches_are_cut(name: str, cuts: list[int]
 
 @pytest.mark.parametrize("name", RULES)
 def test_experts_come_back_from_their_arrays_bit_for_bit(name: str) -> None:
-    """Written in the middle, while a share decays and after experts came and went: the rest is the same."""
+    """Written in the middle, after experts came and went: the rest is the same."""
     p, y = stream(5, 400, 3)
     whole = Experts(3, RULES[name]())
-    if name in {"fixed_share", "hedge"}:
-        whole.raise_share(0.1, 50, 100)
     whole.remove(1)
     whole.spawn(parent=2)
     whole.learn(p[:200], y[:200])
@@ -179,24 +174,6 @@ def test_losses_of_an_interval_count_as_their_sum() -> None:
     shared = Experts(2, FixedShare(share=0.01))
     shared.update(np.array([0.0, 1e9]), records=100)
     assert shared.weights()[1] == pytest.approx((1 - 0.99**100) / 2)
-
-
-def test_a_raised_share_holds_then_decays_and_a_second_raise_is_told() -> None:
-    """100 records high, then half of the excess every 50; raising again answers what was under way."""
-    experts = Experts(2, FixedShare(share=0.001))
-    told = experts.raise_share(0.101, 100, 50)
-    assert (told.share, told.share_before, told.records_before) == pytest.approx((0.101, 0.001, 0.0))
-    experts.update(np.zeros((60, 2)))
-    again = experts.raise_share(0.051, 10, 50)
-    assert (again.share, again.records, again.records_before) == pytest.approx((0.101, 40.0, 40.0))
-    experts.update(np.zeros((40, 2)))
-    assert experts.share == pytest.approx(0.101)
-    experts.update(np.zeros((50, 2)))
-    assert experts.share == pytest.approx(0.051)
-    experts.update(np.zeros((5000, 2)))
-    assert experts.share == 0.001
-    with pytest.raises(ValueError, match="no share"):
-        Experts(2, BestRecent()).raise_share(0.1, 1, 1)
 
 
 @pytest.mark.parametrize("name", RULES)

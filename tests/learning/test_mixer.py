@@ -180,14 +180,36 @@ def test_evidence_for_an_expert_multiplies() -> None:
     assert min(joined.weights().values()) >= 5e-4 / 3
 
 
-def test_a_raised_share_stays_raised_when_workers_join() -> None:
-    """One of two workers was told to raise the share: what is joined has it."""
-    mixers = [Mixer(Mixing(), NAMES) for _ in range(2)]
-    mixers[1].raise_share(0.05, 1000, 500)
-    joined = joined_mixers(Mixing(), NAMES, None, [mixer.arrays() for mixer in mixers])
-    assert joined["weights.boost"].tolist() == mixers[1].arrays()["weights.boost"].tolist()
-    with pytest.raises(ValueError, match="no share"):
-        Mixer(Mixing("linucb"), NAMES).raise_share(0.1, 1, 1)
+@pytest.mark.parametrize("mixing", BY_RULE)
+def test_workers_that_have_finished_have_no_say(mixing: Mixing) -> None:
+    """Seven of eight have learnt nothing since the last barrier: the eighth's mixer is the joined one, to the bit."""
+    predictions, batch = stream(600)
+    base = Mixer(mixing, NAMES)
+    base.learn(predictions[:300], part(batch, 0, 300))
+    busy = [Mixer.of(mixing, NAMES, base.arrays()) for _ in range(2)]
+    for mixer, first in zip(busy, (300, 400), strict=True):
+        mixer.learn(predictions[first : first + 100], part(batch, first, first + 100))
+    done, (one, two) = base.arrays(), (mixer.arrays() for mixer in busy)
+    assert same(joined_mixers(mixing, NAMES, done, [*[done] * 3, one, *[done] * 4]), one)
+    both = joined_mixers(mixing, NAMES, done, [one, two])
+    assert same(joined_mixers(mixing, NAMES, done, [*[done] * 6, one, two]), both)
+    assert same(joined_mixers(mixing, NAMES, done, [done] * 3), done)
+
+
+def test_the_best_recent_one_is_found_after_others_have_finished() -> None:
+    """`b` becomes the better one when one worker of eight is left: its half-life alone decides how soon that shows."""
+    _, batch = stream(6000)
+    mixing = Mixing("best_recent", half_life_records=1000.0)
+    good, bad = np.where(batch.labels > 0, 0.9, 0.1), np.full(len(batch), 0.5)
+    base = Mixer(mixing, NAMES)
+    base.learn(np.column_stack((good, bad, bad))[:3000], part(batch, 0, 3000))
+    done = state = base.arrays()
+    for first in (3000, 4000, 5000):
+        live = Mixer.of(mixing, NAMES, state)
+        live.learn(np.column_stack((bad, good, bad))[first : first + 1000], part(batch, first, first + 1000))
+        state = joined_mixers(mixing, NAMES, state, [live.arrays(), *[done] * 7])
+        done = state
+    assert Mixer.of(mixing, NAMES, state).weights()["b"] == 1.0
 
 
 @pytest.mark.parametrize(
