@@ -212,19 +212,11 @@ class Brain:
             self._states(), dict(self._turns), self._journalled(),
             {} if self.watching is None else self.watching.arrays(), changes, self._renewed,
         )  # fmt: skip
-        self._renew()
-        self._journal_written, self._journal = self._journal, []
-        return TakeSnapshot(self.moment, state, final)
-
-    def _renew(self) -> None:
-        """Have experts begin afresh behind the snapshot: workers do it as they go on, for finished ones it is done."""
-        if not self._renewed:
-            return
         self._sharing.renew(self._renewed)
         for worker in self.workers:
-            if worker.arrived is not None and worker.arrived.finished:
-                state = self._sharing.renewed_state(worker.arrived.state, self._renewed)
-                worker.arrived = replace(worker.arrived, state=state)
+            worker.renew(self._sharing, self._renewed)
+        self._journal_written, self._journal = self._journal, []
+        return TakeSnapshot(self.moment, state, final)
 
     def _states(self) -> dict[int, Arrays]:
         """What each worker goes on with; one that has finished keeps it."""

@@ -103,7 +103,9 @@ def _by_record(state, rule, losses, records, offset, keep, ramp_step):  # noqa: 
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def advance(state, losses, records, rule, numbers):  # noqa: ANN001, ANN201
-    """One step with losses f64 (K,) that are the sums over `records` records; `numbers` are eta, share, offset, keep and ramp_step.
+    """One step with losses f64 (K,) that are the sums over `records` records.
+
+    `numbers` are eta, share, offset, keep and ramp_step.
     """
     eta, share, offset, keep, ramp_step = numbers
     if rule == SHARE:

@@ -10,8 +10,7 @@ McMahan et al., "Ad Click Prediction: a View from the Trenches", KDD 2013, Algor
 The w of the z-update is the very w of the prediction; the bias takes no L1; the logit is clipped to +-35. Each
 prediction is made before its record's label is used, so progressive validation costs nothing.
 
-Rows and their arithmetic are float32, logits float64. Nothing is reordered (no fastmath), so the numbers do not
-depend on batch size, shard count or vector width.
+Rows and their arithmetic are float32, logits float64. Nothing is reordered (no fastmath): no cut into batches shows.
 """
 
 from __future__ import annotations

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from learning.ensemble_state import Sharing
     from learning.job_messages import Arrived
 
 __all__ = ["Disk", "WorkerShare"]
@@ -32,6 +35,12 @@ class WorkerShare:
     def finished(self) -> bool:
         """True once it has sent its last message."""
         return self.arrived is not None and self.arrived.finished
+
+    def renew(self, sharing: Sharing, experts: Sequence[str]) -> None:
+        """Have experts begin afresh in what it keeps, if it has finished; any other does it itself as it goes on."""
+        if experts and self.arrived is not None and self.arrived.finished:
+            state = sharing.renewed_state(self.arrived.state, experts)
+            self.arrived = replace(self.arrived, state=state)
 
 
 @dataclass(slots=True)

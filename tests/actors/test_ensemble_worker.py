@@ -11,13 +11,21 @@ import pytest
 from cluster.local_store import DirectShards, LocalStore
 from cluster.store import ShardedStore
 from learning.batch import BatchId
+from learning.coordination import Brain
+from learning.drift_adwin import Adwin
+from learning.drift_events import WatchSettings
 from learning.encoding import NumericEncoder
 from learning.ensemble import Ensemble, Expert
 from learning.ensemble_state import EnsembleState, Sharing, of_all_workers
 from learning.ftrl import Ftrl
+from learning.job_messages import Arrived, Reported, SnapshotAsked, SnapshotWritten, TakeSnapshot
+from learning.job_state import JobPlan, JobState
+from learning.metrics import DelayHistogram, Prequential
 from learning.mixer import Mixing
+from learning.observing import series_of
 from learning.population import Population
 from learning.river_build import RiverSettings
+from learning.watching import Watching, WatchPlan
 from learning.worker_state import WorkerState
 from tests.learning.river_models import records
 
@@ -125,6 +133,47 @@ def test_an_expert_begins_afresh_everywhere() -> None:
     joined = sharing.join({worker: state.arrays() for worker, state in enumerate(states)})
     states[0].restore(joined[0])
     assert first.mixer.weights() == pytest.approx(weights, abs=1e-3)
+
+
+@pytest.mark.parametrize("rule", ["fixed_share", "hedge", "best_recent", "thompson"])
+def test_a_renewal_holds_for_workers_that_have_finished(rule: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Worker 1 has finished when river's tree is renewed: no later barrier brings back its weight, or worker 1's tree.
+
+    At the second barrier worker 0 has learnt nothing since the renewal, so what is joined is what it holds.
+    """
+    ensemble = Ensemble(EXPERTS, Mixing(rule))
+    stores, states = [LocalStore(ensemble) for _ in range(2)], [state_of(ensemble, w) for w in range(2)]
+    start = JobState(0, {}, 0, 0, Prequential.zero())
+    watch = WatchPlan(Adwin(), series_of(()), WatchSettings(), 60, experts=ensemble.tables_of_experts)
+    brain = Brain(JobPlan([(0,), (1,)], start, watch=watch, ensemble=ensemble))
+    for i in range(6):
+        step(ensemble, stores[i > 1], states[i > 1], i)  # of the two, worker 1 has learnt most
+    brain.handle(Arrived(1, 1, 0, states[1].arrays(), finished=True))
+    with monkeypatch.context() as drifted:
+        drifted.setattr(Watching, "take_changes", lambda _: ((), ("tree",)))
+        barrier(brain, states[0])
+    live = states[0].ensemble
+    assert live is not None
+    live.begin(brain.directive.shared, brain.directive.renewed)
+    renewed = live.mixer.weights()
+    assert brain.handle(SnapshotWritten(1, 100)) == []
+    state = barrier(brain, states[0])
+    joined = state_of(ensemble)
+    joined.restore(state.workers[0])
+    assert joined.ensemble is not None
+    assert joined.ensemble.mixer.weights() == renewed
+    assert of_all_workers(state.workers.values())["experts.tree.records"].tolist() == [0, 0]
+
+
+def barrier(brain: Brain, state: WorkerState) -> JobState:
+    """Somebody asks for a snapshot, and worker 0 arrives at its barrier."""
+    metrics = Prequential.zero()
+    metrics.update(np.array([0.5]), np.ones(1, np.float32))
+    brain.handle(Reported(0, 1, metrics, DelayHistogram(), 0, [BatchId(0, 0, 1)], {}))
+    brain.handle(SnapshotAsked())
+    (taken,) = brain.handle(Arrived(0, 1, brain.directive.barrier, state.arrays(), finished=False))
+    assert isinstance(taken, TakeSnapshot)
+    return taken.state
 
 
 def test_a_state_of_another_ensemble_is_refused() -> None:
