@@ -17,7 +17,7 @@ from learning.ensemble_state import EnsembleState
 from learning.exchange import Moment
 from learning.feature_stats import FeatureStats
 from learning.keys import name_key
-from learning.learner import experts_of
+from learning.learner import experts_of, forgetting_tables
 from learning.losses import loss_max_of
 from learning.observing import Observer, series_of
 from learning.rehearsal import Rehearsal
@@ -78,7 +78,7 @@ def watch_plan(pipeline: Pipeline) -> WatchPlan | None:
         drift.lag_records or _LAG_BATCHES * pipeline.batch_records,
         drift.reactions_on("drift"),
         drift.reactions_on("warning"),
-        tuple(range(len(learner.specs()))),
+        forgetting_tables(learner),
         experts_of(learner),
     )
 

@@ -224,6 +224,12 @@ class Ensemble:
         if isinstance(place.learner, Forgetting):
             place.learner.forget(table - place.first, rows, bias, keep)
 
+    @property
+    def forgetting_tables(self) -> tuple[int, ...]:
+        """Tables of experts that can forget; of the others no row is touched."""
+        able = [place for place in self._places if isinstance(place.learner, Forgetting)]
+        return tuple(table for place in able for table in range(place.first, place.first + place.tables))
+
     def coupling(
         self, bases: Sequence[NDArray[np.float32]], tables: Sequence[TableRows], batch: Batch
     ) -> float:

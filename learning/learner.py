@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from learning.batch import Batch
     from learning.birth import RowBirth
 
-__all__ = ["Forgetting", "Learner", "Metrics", "TableRows", "TableSpec", "experts_of"]
+__all__ = ["Forgetting", "Learner", "Metrics", "TableRows", "TableSpec", "experts_of", "forgetting_tables"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +97,14 @@ def experts_of(learner: Learner) -> Mapping[str, tuple[int, ...]]:
     """By name the tables, by number, of each expert of an ensemble; nothing for any other learner."""
     found: Mapping[str, tuple[int, ...]] = getattr(learner, "tables_of_experts", {})
     return found
+
+
+def forgetting_tables(learner: Learner) -> tuple[int, ...]:
+    """The tables, by number, whose rows a learner can have forget; of an ensemble those of the experts that can."""
+    if not isinstance(learner, Forgetting):
+        return ()
+    found: tuple[int, ...] | None = getattr(learner, "forgetting_tables", None)
+    return tuple(range(len(learner.specs()))) if found is None else found
 
 
 class Learner(Protocol):

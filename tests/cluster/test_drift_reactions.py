@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from cluster.config_watch import DriftConfig
-from learning.learner import Forgetting
+from learning.learner import Forgetting, forgetting_tables
 from learning.learners import LEARNERS, learner_from
 
 FTRL, DEEP, RIVER = (
@@ -24,7 +24,7 @@ def mixed(*experts: dict[str, Any], rule: str = "fixed_share") -> dict[str, Any]
 
 
 ALL, STEPS = {"raise_rates", "raise_share", "forget"}, {"raise_rates", "forget"}
-REACTS = {
+REACTS: dict[str, tuple[dict[str, Any], set[str]]] = {
     "ftrl": (FTRL, STEPS),
     "factors": ({"kind": "factors"}, STEPS),
     "deep": (DEEP, set()),
@@ -67,3 +67,6 @@ def test_an_ensemble_forgets_in_the_tables_of_experts_that_can() -> None:
         rows = np.full((3, spec.width), 2.0, np.float32)
         learner.forget(table, rows, -1, 0.1)
         assert (rows != 2.0).any() == spec.name.startswith("ftrl0")
+    assert forgetting_tables(learner) == (0,)
+    assert forgetting_tables(learner_from(FTRL)) == (0,)
+    assert forgetting_tables(learner_from(DEEP)) == ()
