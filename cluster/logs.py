@@ -21,7 +21,7 @@ from typing import Any
 
 from cluster.models.redaction import without_secrets
 
-__all__ = ["JsonLines", "as_json", "log_context", "set_up_logs"]
+__all__ = ["JsonLines", "TextLines", "as_json", "log_context", "set_up_logs"]
 
 _FORMAT, _LEVEL = "MILLRACE_LOG", "MILLRACE_LOG_LEVEL"
 _LEVELS = ("debug", "info", "warning", "error")
@@ -49,7 +49,7 @@ def set_up_logs(level: str | None = None) -> None:
         root.removeHandler(handler)
     handler = logging.StreamHandler()
     handler.setFormatter(
-        JsonLines() if as_json() else logging.Formatter("%(asctime)s %(levelname)s %(message)s")
+        JsonLines() if as_json() else TextLines("%(asctime)s %(levelname)s %(message)s")
     )
     _handlers[:] = [handler]
     root.addHandler(handler)
@@ -65,6 +65,19 @@ def set_up_logs(level: str | None = None) -> None:
         subjects.warning("expected %s to be text or json, but it is %r; taking text", _FORMAT, shape)
 
 
+def _shown(text: str) -> str:
+    """What of a text may be shown."""
+    return str(without_secrets(text))
+
+
+class TextLines(logging.Formatter):
+    """Lines for people. Secrets in URLs become ***, in errors too."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The line, and that of an error."""
+        return _shown(super().format(record))
+
+
 class JsonLines(logging.Formatter):
     """One JSON object a line; `extra={"fields": {...}}` of a call adds to it. Secrets in URLs become ***."""
 
@@ -75,12 +88,12 @@ class JsonLines(logging.Formatter):
             "time": f"{moment}.{int(record.msecs):03d}Z",
             "level": record.levelname.lower(),
             "subject": record.name,
-            "message": without_secrets(record.getMessage())[:_MESSAGE_CHARACTERS_MAX],
+            "message": _shown(record.getMessage())[:_MESSAGE_CHARACTERS_MAX],
             "host": socket.gethostname(),
             "pid": record.process,
             **_context,
             **getattr(record, "fields", {}),
         }
         if record.exc_info:
-            line["error"] = without_secrets(self.formatException(record.exc_info))[-_MESSAGE_CHARACTERS_MAX:]
+            line["error"] = _shown(self.formatException(record.exc_info))[-_MESSAGE_CHARACTERS_MAX:]
         return json.dumps(line, default=str)

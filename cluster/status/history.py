@@ -75,6 +75,19 @@ class EventLog:
         text = str(without_secrets(sentence))[:_SENTENCE_CHARACTERS_MAX]
         self.events.append(Event(time_s=time.time(), records=self.records, kind=kind, sentence=text))
 
+    def remember(self, happened: list[JobEvent], told: list[Event]) -> None:
+        """Take `happened` as seen: notices that a snapshot gave back, at the times that an earlier job's `told` has.
+
+        Where it has none, they are left out of the list: when they happened is not known.
+        """
+        times = {(event.records, event.kind, event.sentence): event for event in told}
+        for event in happened:
+            if event not in self._seen:
+                self._seen.append(event)
+                text = event.sentence[:_SENTENCE_CHARACTERS_MAX]
+                if (known := times.get((event.records, event.kind, text))) is not None:
+                    self.events.append(known)
+
     def take(self, happened: list[JobEvent]) -> list[JobEvent]:
         """Note the coordinator's events; returns those that are new."""
         new = [event for event in happened if event not in self._seen]

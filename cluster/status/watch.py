@@ -8,16 +8,16 @@ from __future__ import annotations
 
 import logging
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 from cluster.figures import Figures, group_points, metric_points
 from cluster.logs import log_context
 from cluster.models.redaction import without_secrets
 from cluster.models.run_page import RunPage
-from cluster.snapshots.errors import SupersededError
+from cluster.snapshots.errors import SnapshotError, SupersededError
 from cluster.status.compose import figures_part, job_part, shards_part, snapshots_part
-from cluster.status.document import StatusDocument
+from cluster.status.document import StatusDocument, read_status
 from cluster.status.history import EventLog, History, Window
 
 if TYPE_CHECKING:
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from cluster.runs import Run
     from cluster.snapshots.manifest import SnapshotManifest
     from cluster.starts import Start
+    from cluster.status.document import Event
     from cluster.status.publisher import StatusPublisher
     from learning.learner import Metrics
 
@@ -38,6 +39,8 @@ __all__ = ["JobWatch", "telling_how_it_ends"]
 log = logging.getLogger("millrace.job")
 
 _TELL_INTERVAL_S = 10.0
+_EVENT_TAGS_MAX = 50
+"""Events that a job makes a tag of in MLflow, where tags stay for ever; the metric events/KIND has all of them."""
 _ATTACH_INTERVAL_S = 60.0
 """Between two drawings of the charts in MLflow, each some tenths of a second of its thread; the last is at the end."""
 
@@ -56,6 +59,14 @@ def telling_how_it_ends(view: JobWatch, publisher: StatusPublisher) -> Iterator[
     except BaseException as error:
         view.ended("failed", str(without_secrets(str(error))) or type(error).__name__)
         raise
+
+
+def _events_of(run: Run) -> list[Event]:
+    """What the run's last job had told, if its status is there and can be read."""
+    with suppress(SnapshotError, OSError):
+        found = read_status(run)
+        return [] if found is None else found.events
+    return []
 
 
 class JobWatch:
@@ -81,11 +92,13 @@ class JobWatch:
             state="starting", written_s=time.time(), interval_s=pace_s, job=self._job
         )
         self._history, self._events = History(), EventLog()
+        self._told_before = _events_of(run)
         self._started_s = time.monotonic()
         self._first: tuple[Status, float] | None = None
         self._shown: tuple[Status, float] | None = None
         self._logged: tuple[Status, float] | None = None
         self._window: Window | None = None
+        self._tags = 0
         self._written: tuple[SnapshotManifest | None, float | None] = (None, None)
         self._counters: list[dict[str, Any]] = []
         self._page = RunPage(without_secrets(pipeline.model_dump(mode="json")), run.name)
@@ -130,6 +143,7 @@ class JobWatch:
         if self._first is None:
             self._started_s = time.monotonic()
             self._first = (status, 0.0)
+            self._events.remember(status.events, self._told_before)
         else:  # windows begin anew: the counters may have gone back
             self._shown = self._logged = (status, self.seconds)
             self._first = min(self._first, (status, self.seconds), key=lambda at: at[0].records)
@@ -196,7 +210,9 @@ class JobWatch:
             self._groups_s = seconds + min(seconds / 20, _ATTACH_INTERVAL_S)
         for event in self._events.take(status.events):
             self._log.log({f"events/{event.kind}": 1.0}, event.records)
-            self._log.tag({f"millrace.{event.kind}.{event.records:012d}": event.sentence})
+            if event.kind != "joined" and self._tags < _EVENT_TAGS_MAX:
+                self._tags += 1
+                self._log.tag({f"millrace.{event.kind}.{event.records:012d}": event.sentence})
             self._page.mark(event)
         if status.records or status.lag:  # a point of nothing would come before all charts
             self._log.log(points, status.records)

@@ -72,6 +72,23 @@ def test_a_line_for_machines_has_what_one_searches_by_and_no_secret(
     assert "ValueError: no room" in second["error"]
 
 
+def test_a_line_for_people_has_no_secret_either(
+    context: None, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither in the message, nor in an error that quotes an address, nor from a library."""
+    monkeypatch.delenv("MILLRACE_LOG", raising=False)
+    logs.set_up_logs()
+    try:
+        raise ValueError("s3://key:hunter2@bucket")
+    except ValueError:
+        logging.getLogger("millrace.stream").exception("lost %s", "https://anna:hunter2@mlflow/x")
+    logging.getLogger("kafka").warning("http://a/?token=hunter2")
+    shown = capsys.readouterr().err
+    assert "hunter2" not in shown
+    assert "lost https://anna:***@mlflow/x" in shown
+    assert "ValueError: s3://key:***@bucket" in shown
+
+
 @pytest.mark.parametrize("name", ["MILLRACE_LOG", "MILLRACE_LOG_LEVEL"])
 def test_a_mistyped_setting_is_said(
     context: None, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, name: str
