@@ -29,6 +29,9 @@ class CoordinatorControl(Protocol):
     def status(self) -> Status:
         """Progress since the start."""
 
+    def records(self) -> int:
+        """Records read since the run began."""
+
 
 class ClusterPort(Protocol):
     """A running job's actors, on Ray or in this process."""

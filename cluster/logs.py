@@ -48,9 +48,7 @@ def set_up_logs(level: str | None = None) -> None:
     for handler in _handlers:
         root.removeHandler(handler)
     handler = logging.StreamHandler()
-    handler.setFormatter(
-        JsonLines() if as_json() else TextLines("%(asctime)s %(levelname)s %(message)s")
-    )
+    handler.setFormatter(JsonLines() if as_json() else TextLines("%(asctime)s %(levelname)s %(message)s"))
     _handlers[:] = [handler]
     root.addHandler(handler)
     # Libraries say at `info` what is of no use to whoever runs a job.

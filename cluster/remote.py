@@ -102,8 +102,16 @@ class RemoteCoordinator:
 
     def status(self) -> Status:
         """Progress since the start."""
-        status: Status = self._get(self.handle.status.remote())
+        ask = self.handle.status.options(
+            concurrency_group="control"
+        )  # a thread of its own: reports do not wait
+        status: Status = self._get(ask.remote())
         return status
+
+    def records(self) -> int:
+        """Records read since the run began."""
+        records: int = self._get(self.handle.records.remote())
+        return records
 
     def _settle(self) -> None:
         if self._in_flight is not None:

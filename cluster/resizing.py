@@ -187,7 +187,7 @@ class Resizing:
             return False
         task.look_s = time.monotonic() + _FRESH_LOOK_S
         records = self._present.plan.start.records if newest is None else newest.records
-        return coordinator.status().records == records
+        return coordinator.records() == records
 
     def _look(self) -> None:
         """Begin what is asked for, or what a node that drains asks for."""

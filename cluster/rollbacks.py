@@ -91,9 +91,7 @@ class Rollbacks:
         if self._asked_s is None:
             self._asked_s = now_s
             coordinator.tell(SnapshotAsked())
-        fresh = (
-            all(request.mode == "replay" for request in waiting) or coordinator.status().records == records
-        )
+        fresh = all(request.mode == "replay" for request in waiting) or coordinator.records() == records
         return fresh or now_s - self._asked_s > _FRESH_TIMEOUT_S
 
     def carry_out(self) -> None:

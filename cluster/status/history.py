@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import time
 from collections import deque
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from cluster.figures import Figures
 from cluster.models.redaction import without_secrets
-from cluster.status.document import Event, Point
+from cluster.snapshots.errors import SnapshotError
+from cluster.snapshots.remote_place import place_of
+from cluster.status.document import Event, Point, read_status
 
 if TYPE_CHECKING:
     from actors.status import JobEvent, Status
@@ -16,12 +19,20 @@ if TYPE_CHECKING:
     Moment = tuple[Status, float]
     """A status, and the seconds since the start at which it was so."""
 
-__all__ = ["EventLog", "History", "Window"]
+__all__ = ["EventLog", "History", "Window", "events_before"]
 
 WINDOW_S = 10.0
 POINTS_MAX = 120
 EVENTS_MAX = 20
 _SENTENCE_CHARACTERS_MAX = 1000
+
+
+def events_before(url: str) -> list[Event]:
+    """What the last job of the run at `url` has told, if its status is there and can be read."""
+    with suppress(SnapshotError, OSError):
+        found = read_status(place_of(url))
+        return [] if found is None else found.events
+    return []
 
 
 class Window:

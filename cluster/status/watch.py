@@ -8,17 +8,17 @@ from __future__ import annotations
 
 import logging
 import time
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from cluster.figures import Figures, group_points, metric_points
 from cluster.logs import log_context
 from cluster.models.redaction import without_secrets
 from cluster.models.run_page import RunPage
-from cluster.snapshots.errors import SnapshotError, SupersededError
+from cluster.snapshots.errors import SupersededError
 from cluster.status.compose import figures_part, job_part, shards_part, snapshots_part
-from cluster.status.document import StatusDocument, read_status
-from cluster.status.history import EventLog, History, Window
+from cluster.status.document import StatusDocument
+from cluster.status.history import EventLog, History, Window, events_before
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
     from cluster.runs import Run
     from cluster.snapshots.manifest import SnapshotManifest
     from cluster.starts import Start
-    from cluster.status.document import Event
     from cluster.status.publisher import StatusPublisher
     from learning.learner import Metrics
 
@@ -61,14 +60,6 @@ def telling_how_it_ends(view: JobWatch, publisher: StatusPublisher) -> Iterator[
         raise
 
 
-def _events_of(run: Run) -> list[Event]:
-    """What the run's last job had told, if its status is there and can be read."""
-    with suppress(SnapshotError, OSError):
-        found = read_status(run)
-        return [] if found is None else found.events
-    return []
-
-
 class JobWatch:
     """Watches one job: `starting`, `reach`, then `begun` for each generation, `see` again and again, and `ended`."""
 
@@ -92,7 +83,7 @@ class JobWatch:
             state="starting", written_s=time.time(), interval_s=pace_s, job=self._job
         )
         self._history, self._events = History(), EventLog()
-        self._told_before = _events_of(run)
+        self._told_before = events_before(run.url)
         self._started_s = time.monotonic()
         self._first: tuple[Status, float] | None = None
         self._shown: tuple[Status, float] | None = None

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import threading
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pytest
 
 from actors.showing import groups_of
+from learning.batch import BatchId
 from learning.feature_stats import FeatureStats
-from learning.metrics import CoarsePrequential, Prequential
+from learning.ftrl import Ftrl
+from learning.job_messages import Reported
+from learning.metrics import CoarsePrequential, DelayHistogram, Prequential
 from learning.plain import CHARACTERS_MAX, plain
 from learning.slice_values import SliceValues
 from learning.slices import Slices
 from learning.texts import TextColumn
 from learning.worker_state import WorkerState
+from tests.direct import coordinator_for
 from tests.streams import stream
 
 if TYPE_CHECKING:
@@ -81,3 +87,36 @@ def test_slices_with_the_same_text_are_told_apart() -> None:
     assert {cut, "(missing)", "at", "(other)"} < set(rows)
     marked = [name for name in rows if name[-19:-17] == " ("]
     assert [name[:-19] for name in marked] == [cut, "(other)", "(missing)"]
+
+
+def telling(worker: int) -> Reported:
+    """A worker's report with what it knows by itself."""
+    state = WorkerState(slices=Slices())
+    state.judge(np.full(3, 0.5), replace(stream(3), batch_id=BatchId(worker, 0, 3)))
+    return Reported(worker, 1, Prequential.zero(), DelayHistogram(), 0, [], {}, shown=state.shown())
+
+
+def test_a_worker_that_tells_for_the_first_time_is_shown() -> None:
+    """One after the other, with somebody looking in between."""
+    coordinator = coordinator_for(Ftrl(), workers=2)
+    for worker in range(2):
+        coordinator.report(telling(worker))
+        assert list(coordinator.status().groups["partitions"]) == [str(i) for i in range(worker + 1)]
+
+
+def test_reports_do_not_wait_for_what_is_made_for_people(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another thread reports while what the workers know is merged."""
+    coordinator, ended = coordinator_for(Ftrl(), workers=2), []
+    coordinator.report(telling(0))
+
+    def slowly(*given: Any) -> Any:
+        thread = threading.Thread(target=coordinator.report, args=(telling(1),), daemon=True)
+        thread.start()
+        thread.join(10.0)
+        ended.append(not thread.is_alive())
+        return groups_of(*given)
+
+    monkeypatch.setattr("actors.coordinator.groups_of", slowly)
+    assert list(coordinator.status().groups["partitions"]) == ["0"]
+    assert ended == [True]
+    assert coordinator.records() == 0

@@ -224,13 +224,12 @@ class _Asked:
 
     def __init__(self) -> None:
         self.told: list[Any] = []
-        self.records = 900
 
     def tell(self, event: Any) -> None:
         self.told.append(event)
 
-    def status(self) -> _Asked:
-        return self
+    def records(self) -> int:
+        return 900
 
 
 def test_what_somebody_wants_to_go_back_to_is_not_removed_meanwhile(tmp_path: Path) -> None:
