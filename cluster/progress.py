@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Self
 
+from rich.markup import escape
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 if TYPE_CHECKING:
@@ -56,6 +57,10 @@ class ProgressLine:
     def total(self, records: int | None) -> None:
         """How many records there will be, once that is known."""
         self._bar.update(self._task, total=records)
+
+    def tell(self, sentence: str) -> None:
+        """Print a sentence above the line."""
+        self._console.print(escape(sentence), highlight=False, soft_wrap=True)
 
     def update(self, figures: Figures) -> None:
         """Show the newest figures."""

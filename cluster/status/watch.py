@@ -40,6 +40,8 @@ log = logging.getLogger("millrace.job")
 _TELL_INTERVAL_S = 10.0
 _EVENT_TAGS_MAX = 50
 """Events that a job makes a tag of in MLflow, where tags stay for ever; the metric events/KIND has all of them."""
+_SAID = ("drift", "warning", "improvement")
+"""Kinds of events that are said in the terminal too."""
 _ATTACH_INTERVAL_S = 60.0
 """Between two drawings of the charts in MLflow, each some tenths of a second of its thread; the last is at the end."""
 
@@ -205,6 +207,8 @@ class JobWatch:
                 self._tags += 1
                 self._log.tag({f"millrace.{event.kind}.{event.records:012d}": event.sentence})
             self._page.mark(event)
+            if self.progress is not None and event.kind in _SAID:
+                self.progress.tell(f"{event.kind} at record {event.records:,}: {event.sentence}")
         if status.records or status.lag:  # a point of nothing would come before all charts
             self._log.log(points, status.records)
         self._logged, self._metrics = (status, seconds), status.metrics
