@@ -48,7 +48,7 @@ def layout_of(learner: Learner) -> Layout:
     if isinstance(learner, Ensemble):
         layout |= {f"mixer.{name}": (a.dtype.str, a.shape) for name, a in learner.mixer().arrays().items()}
         for expert in learner.outside:
-            layout[f"experts.{expert}.records"] = ("<i8", (1,))
+            layout[f"experts.{expert}.records"] = ("<i8", (2,))
             for name in ("graph", "data"):
                 layout[f"experts.{expert}.{name}"] = ("|u1", (f"{expert} {name}",))
     return layout | {"encoder.keys": ("<u8", ("features",)), "encoder.stats": ("<f8", ("features", 3))}
