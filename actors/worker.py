@@ -27,8 +27,9 @@ if TYPE_CHECKING:
     from learning.observing import Observer
     from learning.worker_state import WorkerState
 
-__all__ = ["BarrierTimeoutError", "Worker", "World"]
+__all__ = ["REPORT_INTERVAL_S", "BarrierTimeoutError", "Worker", "World"]
 
+REPORT_INTERVAL_S = 0.05
 _BARRIER_POLL_S = 0.002
 _SHOW_INTERVAL_S = 2.0
 """How often a worker tells what it knows by itself, for those who look."""
@@ -53,7 +54,7 @@ class Worker:
         lag_records: int | None = None,
         pulls_in_flight_max: int = 2,
         poll_timeout_s: float = 0.05,
-        report_interval_s: float = 0.05,
+        report_interval_s: float = REPORT_INTERVAL_S,
         barrier_timeout_s: float = 600.0,
     ) -> None:
         self._worker = worker

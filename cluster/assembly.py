@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from actors.worker import Worker, World
+from actors.worker import REPORT_INTERVAL_S, Worker, World
 from cluster.streams.open import open_source
 from cluster.streams.sinks import open_dead_letters, open_predictions
 from learning.batch import BatchId
@@ -149,4 +149,6 @@ def build_worker(spec: WorkerSpec, store: ParameterStore, coordinator: Coordinat
         observer=Observer(learner, drift.features) if watch is not None else None,
         lag_records=watch.lag_records if watch is not None and watch.paced else None,
         pulls_in_flight_max=pipeline.cluster.pulls_in_flight_max,
+        # Where records are counted to an end, who counts them hears of each batch: a fast worker would be far beyond.
+        report_interval_s=REPORT_INTERVAL_S if pipeline.records_max is None else 0.0,
     )

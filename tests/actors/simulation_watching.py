@@ -16,7 +16,7 @@ from learning.observing import Observer, series_of
 from learning.pace import pace_at
 from learning.reactions import RaiseRates
 from learning.slice_values import SliceValues
-from learning.slices import Slices
+from learning.slices import Slices, kind_of_slices
 from learning.texts import TextColumn
 from learning.watching import Watching, WatchPlan
 from tests.streams import cut, stream
@@ -55,7 +55,7 @@ def _told(batch: Batch) -> Batch:
 
 def kept() -> dict[str, Any]:
     """What a worker keeps beside its encoder."""
-    return {"statistics": FeatureStats(), "slices": Slices(Prequential, 2, window_records=20)}
+    return {"statistics": FeatureStats(), "slices": Slices(kind_of_slices(Prequential), 2, window_records=20)}
 
 
 class Eye:

@@ -176,9 +176,11 @@ def test_a_job_on_ray_is_at_the_metrics_endpoint_of_its_node(
         "shard_rows",
     }
     assert {f"millrace_{name}" for name in expected} <= names
-    (line,) = [line for line in text.splitlines() if line.startswith("ray_millrace_records{")]
+    # Other jobs of this process may still be told of: Ray forgets a series seconds after it was last set.
+    own = [line for line in text.splitlines() if 'run="exported-run"' in line]
+    (line,) = [line for line in own if line.startswith("ray_millrace_records{")]
     assert 'run="exported-run"' in line
     assert 'pipeline="exported"' in line
     assert float(line.rsplit(" ", 1)[1]) == 2000.0
-    ended = [line for line in text.splitlines() if line.startswith("ray_millrace_running{")]
+    ended = [line for line in own if line.startswith("ray_millrace_running{")]
     assert float(ended[0].rsplit(" ", 1)[1]) == 0.0

@@ -23,7 +23,9 @@ LIBRARIES = {'"kafka"', "chatty", ""}
 def context() -> Iterator[None]:
     """The process's own handler, level and context as they were, afterwards."""
     root, subjects = logging.getLogger(), logging.getLogger("millrace")
-    before = (root.level, subjects.level, list(root.handlers), dict(logs._context))
+    # A job that an earlier test ran in this process has left its handler, which is the one that is replaced here.
+    others = [handler for handler in root.handlers if handler not in logs._handlers]
+    before = (root.level, subjects.level, others, dict(logs._context))
     yield
     for handler in logs._handlers:
         root.removeHandler(handler)

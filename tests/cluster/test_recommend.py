@@ -183,7 +183,7 @@ def test_a_model_that_ranks_nothing_says_so(tmp_path: Path) -> None:
     (tmp_path / "clicks.csv").write_text(f"x,y\n{lines}")
     values = {
         "name": "clicks", "source": {"kind": "file", "path": "clicks.csv", "label": "y"},
-        "snapshots": {"path": "snapshots"}, "mlflow": {"enabled": False},
+        "learner": {"kind": "ftrl"}, "snapshots": {"path": "snapshots"}, "mlflow": {"enabled": False},
     }  # fmt: skip
     (tmp_path / "p.yaml").write_text(json.dumps(values))
     code, _, err = run("jobs.train", "p.yaml", "--local", cwd=tmp_path)
