@@ -26,6 +26,8 @@ import math
 import numpy as np
 from numba import njit
 
+from learning.walk_rows import same_row
+
 __all__ = ["VECTOR_BETA", "WEIGHT_BETA", "merge_adagrad", "merge_adam", "merge_dense"]
 
 WEIGHT_BETA, VECTOR_BETA = 1.0, 0.03
@@ -33,14 +35,6 @@ WEIGHT_BETA, VECTOR_BETA = 1.0, 0.03
 
 _FIRST, _SECOND = 0.9, 0.999
 _TINY = 1e-30
-
-
-@njit(cache=True, nogil=True, error_model="numpy", inline="always")
-def _same(a, i, b, j):  # noqa: ANN001, ANN202
-    same = True
-    for c in range(a.shape[1]):
-        same &= a[i, c] == b[j, c]
-    return same
 
 
 @njit(cache=True, nogil=True, error_model="numpy", inline="always")
@@ -69,9 +63,14 @@ def _average_moments(rows, row, base, end, k, first, last, of_walk, of_others): 
 
 
 @njit(cache=True, nogil=True, error_model="numpy", inline="always")
-def _clip(rows, row, first, last):  # noqa: ANN001, ANN202
-    for c in range(first, last):
+def _join_moments(rows, row, base, end, k, steps, first, second, last):  # noqa: ANN001, ANN202
+    """Adam's first moments in columns first to second, second ones (never below 0) up to last, and the steps."""
+    n0, n, nk = np.float64(base[k, steps]), np.float64(rows[row, steps]), np.float64(end[k, steps])
+    _average_moments(rows, row, base, end, k, first, second, _FIRST ** (nk - n0), _FIRST ** (n - n0))
+    _average_moments(rows, row, base, end, k, second, last, _SECOND ** (nk - n0), _SECOND ** (n - n0))
+    for c in range(second, last):
         rows[row, c] = max(rows[row, c], np.float32(0.0))
+    rows[row, steps] = np.float32(n + (nk - n0))
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -80,7 +79,7 @@ def merge_adagrad(rows, at, base, end, width):  # noqa: ANN001, ANN201
     moved = 0
     for k in range(len(at)):
         row = at[k]
-        if _same(rows, row, base, k):
+        if same_row(rows, row, base, k):
             rows[row] = end[k]
             continue
         moved += 1
@@ -106,18 +105,14 @@ def merge_adam(rows, at, base, end, width, kappa):  # noqa: ANN001, ANN201
     moved = 0
     for k in range(len(at)):
         row = at[k]
-        if _same(rows, row, base, k):
+        if same_row(rows, row, base, k):
             rows[row] = end[k]
             continue
         moved += 1
-        steps = 2 * width + 2
-        n0, n, nk = np.float64(base[k, steps]), np.float64(rows[row, steps]), np.float64(end[k, steps])
         _add_damped(rows, row, base, end, k, 0, 1, kappa)
         _add_damped(rows, row, base, end, k, 1, width, kappa)
-        _average_moments(rows, row, base, end, k, width, 2 * width, _FIRST ** (nk - n0), _FIRST ** (n - n0))
-        _average_moments(rows, row, base, end, k, 2 * width, steps, _SECOND ** (nk - n0), _SECOND ** (n - n0))
-        _clip(rows, row, 2 * width, steps)
-        rows[row, steps] = np.float32(n + (nk - n0))
+        steps = 2 * width + 2
+        _join_moments(rows, row, base, end, k, steps, width, 2 * width, steps)
     return moved
 
 
@@ -128,18 +123,10 @@ def merge_dense(rows, at, base, end, kappa):  # noqa: ANN001, ANN201
     moved = 0
     for k in range(len(at)):
         row = at[k]
-        if _same(rows, row, base, k):
+        if same_row(rows, row, base, k):
             rows[row] = end[k]
             continue
         moved += 1
-        n0, n, nk = np.float64(base[k, 0]), np.float64(rows[row, 0]), np.float64(end[k, 0])
         _add_damped(rows, row, base, end, k, 1, 1 + block, kappa)
-        _average_moments(
-            rows, row, base, end, k, 1 + block, 1 + 2 * block, _FIRST ** (nk - n0), _FIRST ** (n - n0)
-        )
-        _average_moments(
-            rows, row, base, end, k, 1 + 2 * block, 1 + 3 * block, _SECOND ** (nk - n0), _SECOND ** (n - n0)
-        )
-        _clip(rows, row, 1 + 2 * block, 1 + 3 * block)
-        rows[row, 0] = np.float32(n + (nk - n0))
+        _join_moments(rows, row, base, end, k, 0, 1 + block, 1 + 2 * block, 1 + 3 * block)
     return moved

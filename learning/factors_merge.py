@@ -28,19 +28,11 @@ from numba import njit
 
 from learning.factors_kernels import BIAS, COUNT, FACTORS, OF_BIAS, OF_FACTORS
 from learning.factors_scale import merge_scale
+from learning.walk_rows import same_row
 
 __all__ = ["merge_factors", "merge_newest", "merge_scales"]
 
 _TINY = 1e-30
-
-
-@njit(cache=True, nogil=True, error_model="numpy", inline="always")
-def _same(rows, row, base, k):  # noqa: ANN001, ANN202
-    """Whether rows[row] still is base[k]."""
-    same = True
-    for c in range(rows.shape[1]):
-        same &= rows[row, c] == base[k, c]
-    return same
 
 
 @njit(cache=True, nogil=True, error_model="numpy", inline="always")
@@ -77,11 +69,11 @@ def merge_factors(rows, at, base, end, prior, keep_bias, keep_factors, observed,
     moved = 0
     for k in range(len(at)):
         row = at[k]
-        if _same(rows, row, base, k):
+        if same_row(rows, row, base, k):
             rows[row] = end[k]
             continue
         moved += 1
-        if _same(end, k, base, k):
+        if same_row(end, k, base, k):
             continue
         n0, n, nk = np.float64(base[k, COUNT]), np.float64(rows[row, COUNT]), np.float64(end[k, COUNT])
         # A count stands still at 2^24, and a negative is not counted: at least one observation moved the row.
@@ -110,7 +102,7 @@ def merge_scales(rows, at, base, end):  # noqa: ANN001, ANN201
     """The same for the row of rating statistics: exact, see learning/factors_scale.py."""
     moved = 0
     for k in range(len(at)):
-        if _same(rows, at[k], base, k):
+        if same_row(rows, at[k], base, k):
             rows[at[k]] = end[k]
         else:
             moved += 1
@@ -123,6 +115,6 @@ def merge_newest(rows, at, base, end):  # noqa: ANN001, ANN201
     """The same where the newest value is the truth: what comes last stays."""
     moved = 0
     for k in range(len(at)):
-        moved += not _same(rows, at[k], base, k)
+        moved += not same_row(rows, at[k], base, k)
         rows[at[k]] = end[k]
     return moved

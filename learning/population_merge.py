@@ -25,6 +25,7 @@ import numpy as np
 from numba import njit
 
 from learning.mixing import AVERAGE, INPUTS, close_mixture, open_mixture
+from learning.walk_rows import same_row
 
 __all__ = ["merge_mixture", "merge_population"]
 
@@ -36,15 +37,6 @@ _STORED_MAX = 3e38
 def _weight(z, n_root, alpha, beta, l1, l2):  # noqa: ANN001, ANN202
     numerator = max(z - l1, 0.0) + min(z + l1, 0.0)
     return -numerator / max((beta + n_root) / alpha + l2, _TINY)
-
-
-@njit(cache=True, nogil=True, error_model="numpy", inline="always")
-def _same(rows, row, base, k):  # noqa: ANN001, ANN202
-    """Whether rows[row] still is base[k]."""
-    same = True
-    for c in range(rows.shape[1]):
-        same &= rows[row, c] == base[k, c]
-    return same
 
 
 @njit(cache=True, nogil=True, error_model="numpy", inline="always")
@@ -96,7 +88,7 @@ def merge_population(rows, at, base, end, bias, alphas, still, penalties, streng
     beta, l1, l2 = penalties
     for k in range(len(at)):
         row = at[k]
-        if _same(rows, row, base, k):
+        if same_row(rows, row, base, k):
             rows[row] = end[k]
             continue
         moved += 1
@@ -145,7 +137,7 @@ def merge_mixture(rows, at, base, end, columns, rates, kappa):  # noqa: ANN001, 
     moved = 0
     for k in range(len(at)):
         now = rows[at[k]]
-        if _same(rows, at[k], base, k):
+        if same_row(rows, at[k], base, k):
             now[:] = end[k]
             continue
         moved += 1
