@@ -26,10 +26,12 @@ if TYPE_CHECKING:
 __all__ = [
     "DEFAULT_LEARNER",
     "AnyLearnerConfig",
+    "Described",
     "LearnerConfig",
     "Section",
     "TablePolicyConfig",
     "default_learner",
+    "one_of",
     "section_of",
 ]
 
@@ -42,10 +44,23 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class LearnerConfig(Section):
-    """A learner by its `kind`; its other keys are the fields of that learner's class in learning/."""
+class Described(Section):
+    """A mapping whose `kind` names a class in learning/, which says what it makes of the other keys."""
 
     kind: str
+
+    def build(self) -> Any:
+        """What it describes."""
+        raise NotImplementedError
+
+    @model_validator(mode="after")
+    def _accepted(self) -> Self:
+        self.build()  # which refuses values that make no sense, in a sentence
+        return self
+
+
+class LearnerConfig(Described):
+    """A learner by its `kind`; its other keys are the fields of that learner's class in learning/."""
 
     def build(self) -> Learner:
         """The learner itself, with the module imported that the pipeline file names; a recorded one imports nothing."""
@@ -53,11 +68,6 @@ class LearnerConfig(Section):
         for module in getattr(learner, "imports", ()):
             _import(module)
         return learner
-
-    @model_validator(mode="after")
-    def _accepted(self) -> Self:
-        self.build()  # which refuses values that make no sense, in a sentence
-        return self
 
 
 def _import(module: str) -> None:
@@ -84,6 +94,16 @@ def section_of(fields_of: type, base: type[Section], name: str, **more: Any) -> 
     return create_model(name, __base__=base, __doc__=fields_of.__doc__, **(more | keys))
 
 
+def one_of(sections: dict[str, Any], default: str | None = None) -> Any:
+    """The type of a key that holds one of `sections`, by its `kind`; one that names none is of the `default`."""
+
+    def kind_of(values: Any) -> Any:
+        return values.get("kind", default) if isinstance(values, dict) else getattr(values, "kind", default)
+
+    tagged = tuple(Annotated[section, Tag(kind)] for kind, section in sections.items())
+    return Annotated[Union[tagged], Discriminator(kind_of)]  # noqa: UP007 - made here
+
+
 _LEARNER_SECTIONS: dict[str, Any] = {
     kind: section_of(learner, LearnerConfig, f"{learner.__name__}Config", kind=(Literal[kind], kind))
     for kind, learner in LEARNERS.items()
@@ -100,18 +120,11 @@ _EXPERT_SECTIONS[RIVER] = create_model(
 )
 
 
-def _kind_of_expert(values: Any) -> Any:
-    return values.get("kind") if isinstance(values, dict) else getattr(values, "kind", None)
-
-
 if TYPE_CHECKING:
     AnyExpertConfig = Section
     MixingConfig = Section
 else:
-    AnyExpertConfig = Annotated[
-        Union[tuple(Annotated[section, Tag(kind)] for kind, section in _EXPERT_SECTIONS.items())],  # noqa: UP007 - made here
-        Discriminator(_kind_of_expert),
-    ]
+    AnyExpertConfig = one_of(_EXPERT_SECTIONS)
     MixingConfig = section_of(Mixing, Section, "MixingConfig")
 
 
@@ -138,18 +151,11 @@ class EnsembleConfig(LearnerConfig):
 _LEARNER_SECTIONS[Ensemble.kind] = EnsembleConfig
 
 
-def _kind_of_learner(values: Any) -> Any:
-    return values.get("kind", DEFAULT_LEARNER) if isinstance(values, dict) else values.kind
-
-
 if TYPE_CHECKING:
     AnyLearnerConfig = LearnerConfig
     TablePolicyConfig = Section
 else:
-    AnyLearnerConfig = Annotated[
-        Union[tuple(Annotated[section, Tag(kind)] for kind, section in _LEARNER_SECTIONS.items())],  # noqa: UP007 - made here
-        Discriminator(_kind_of_learner),
-    ]
+    AnyLearnerConfig = one_of(_LEARNER_SECTIONS, DEFAULT_LEARNER)
     TablePolicyConfig = section_of(TablePolicy, Section, "TablePolicyConfig")
 
 

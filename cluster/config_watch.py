@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, Union
+from typing import TYPE_CHECKING, Annotated, Literal
 
-from pydantic import Discriminator, Field, PositiveInt, Tag, model_validator
+from pydantic import Field, PositiveInt
 
-from cluster.config_learners import Section, section_of
+from cluster.config_learners import Described, Section, one_of, section_of
 from learning.drift import DETECTORS, WatchSettings
 from learning.learner import experts_of
 from learning.reactions import REACTIONS, Forget, RaiseRates, RaiseShare, Reaction, Renew
@@ -20,23 +20,8 @@ __all__ = ["DEFAULT_DETECTOR", "DriftConfig", "SlicesConfig", "StatisticsConfig"
 DEFAULT_DETECTOR = next(iter(DETECTORS))
 
 
-class _Kind(Section):
-    """A mapping whose `kind` names a class in learning/, which says what it makes of the other keys."""
-
-    def build(self) -> Any:
-        """What it describes."""
-        raise NotImplementedError
-
-    @model_validator(mode="after")
-    def _accepted(self) -> Self:
-        self.build()  # which refuses values that make no sense, in a sentence
-        return self
-
-
-class _DetectorConfig(_Kind):
+class _DetectorConfig(Described):
     """A detector by its `kind`; its other keys are the fields of its class in learning/."""
-
-    kind: str
 
     def build(self) -> Detector:
         """The detector itself."""
@@ -44,10 +29,9 @@ class _DetectorConfig(_Kind):
         return detector
 
 
-class _ReactionConfig(_Kind):
+class _ReactionConfig(Described):
     """A reaction by its `kind`; its other keys, but `event`, are the fields of its class in learning/reactions.py."""
 
-    kind: str
     event: str
 
     def build(self) -> Reaction:
@@ -75,22 +59,12 @@ def default_detector() -> _DetectorConfig:
     return detector
 
 
-def _kind_of_detector(values: Any) -> Any:
-    return values.get("kind", DEFAULT_DETECTOR) if isinstance(values, dict) else values.kind
-
-
 if TYPE_CHECKING:
     AnyDetector = _DetectorConfig
     AnyReaction = _ReactionConfig
 else:
-    AnyDetector = Annotated[
-        Union[tuple(Annotated[section, Tag(kind)] for kind, section in _DETECTORS.items())],  # noqa: UP007 - made here
-        Discriminator(_kind_of_detector),
-    ]
-    AnyReaction = Annotated[
-        Union[tuple(Annotated[section, Tag(kind)] for kind, section in _REACTIONS.items())],  # noqa: UP007 - made here
-        Discriminator("kind"),
-    ]
+    AnyDetector = one_of(_DETECTORS, DEFAULT_DETECTOR)
+    AnyReaction = one_of(_REACTIONS)
 
 _SETTINGS = WatchSettings()
 _NOTHING = {
