@@ -11,7 +11,8 @@ from learning.mixer import Mixer
 from learning.plain import plain
 from learning.slice_values import MISSING_KEY, MISSING_TEXT
 from learning.slices import ALL, OTHER, PARTITION, VALUE, Slices, kind_of_slices
-from learning.worker_state import section, texts_of
+from learning.state_arrays import section
+from learning.worker_state import texts_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence

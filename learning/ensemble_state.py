@@ -16,6 +16,7 @@ import numpy as np
 from learning.mixer import Mixer
 from learning.mixer_join import joined_mixers
 from learning.river_expert import RiverExpert
+from learning.state_arrays import joined, section
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -25,12 +26,11 @@ if TYPE_CHECKING:
     from learning.batch import Batch
     from learning.ensemble import Ensemble
     from learning.mixer import Mixed
-
-    Arrays = dict[str, NDArray[Any]]
+    from learning.worker_state import Arrays
 
 __all__ = ["EnsembleState", "Sharing", "of_all_workers"]
 
-_MIXER, _EXPERTS = "mixer.", "experts."
+_MIXER, _EXPERTS = "mixer", "experts"
 
 
 class EnsembleState:
@@ -60,15 +60,15 @@ class EnsembleState:
     def shown(self) -> Arrays:
         """The small part of `arrays`: the mixer's, and how many records the experts outside the tables have had."""
         counts = {name: np.array([of.records, of.failed], np.int64) for name, of in self.experts.items()}
-        return {f"{_MIXER}{name}": array for name, array in self.mixer.arrays().items()} | {
-            f"{_EXPERTS}{name}.records": array for name, array in counts.items()
+        return joined(_MIXER, self.mixer.arrays()) | {
+            f"{_EXPERTS}.{name}.records": array for name, array in counts.items()
         }
 
     def arrays(self) -> Arrays:
         """All of it, as copies by name."""
         arrays = self.shown()
         for expert, of in self.experts.items():
-            arrays |= {f"{_EXPERTS}{expert}.{name}": array for name, array in of.arrays().items()}
+            arrays |= joined(f"{_EXPERTS}.{expert}", of.arrays())
         return arrays
 
     def restore(self, arrays: Mapping[str, NDArray[Any]]) -> None:
@@ -76,14 +76,14 @@ class EnsembleState:
         found = _of_ensemble(arrays)
         if not found:
             return
-        known = (_MIXER, *(f"{_EXPERTS}{name}." for name in self.experts))
+        known = (f"{_MIXER}.", *(f"{_EXPERTS}.{name}." for name in self.experts))
         if odd := sorted(name for name in found if not name.startswith(known)):
             raise ValueError(
                 f"expected what an ensemble of {', '.join(self._ensemble.names)} knows, got {odd[0]}"
             )
         self.share(found)
         for name, expert in self.experts.items():
-            own = _section(found, f"{_EXPERTS}{name}.")
+            own = section(found, f"{_EXPERTS}.{name}")
             self.experts[name] = RiverExpert.of(expert.settings, own, ratings=self._ensemble.of_ratings)
 
     def begin(self, shared: Mapping[str, NDArray[Any]], renewed: Iterable[str]) -> None:
@@ -99,7 +99,7 @@ class EnsembleState:
     def share(self, arrays: Mapping[str, NDArray[Any]]) -> None:
         """Go on with a mixer that was joined, the models as they are."""
         ensemble = self._ensemble
-        own = _section(arrays, _MIXER)
+        own = section(arrays, _MIXER)
         self.mixer = Mixer.of(
             ensemble.mixing, ensemble.names, own, squared=ensemble.of_ratings, worker=self._worker
         )
@@ -114,7 +114,7 @@ class Sharing:
     def __init__(self, ensemble: Ensemble | None, workers: Mapping[int, Mapping[str, NDArray[Any]]]) -> None:
         self._ensemble = ensemble
         # All workers began with the mixer of the last snapshot, whoever had it there.
-        self._base = _section(workers[min(workers)], _MIXER) if workers else {}
+        self._base = section(workers[min(workers)], _MIXER) if workers else {}
         self.shared: Arrays = {}
 
     def renew(self, names: Iterable[str]) -> None:
@@ -136,22 +136,22 @@ class Sharing:
         ensemble = self._ensemble
         if ensemble is None or not self._base:
             return state
-        renewed = state | {f"{_MIXER}{name}": array for name, array in self._base.items()}
+        renewed = state | joined(_MIXER, self._base)
         for name in names:
             if name in ensemble.outside:
                 fresh = RiverExpert(ensemble.outside[name], ratings=ensemble.of_ratings)
-                renewed |= {f"{_EXPERTS}{name}.{key}": array for key, array in fresh.arrays().items()}
+                renewed |= joined(f"{_EXPERTS}.{name}", fresh.arrays())
         return renewed
 
     def join(self, workers: Mapping[int, Arrays]) -> dict[int, Arrays]:
         """The states of all workers, by number, with the mixer that all of them go on with."""
         if self._ensemble is None or not workers:
             return dict(workers)
-        parts = [_section(state, _MIXER) for _, state in sorted(workers.items())]
+        parts = [section(state, _MIXER) for _, state in sorted(workers.items())]
         self._base = joined_mixers(self._ensemble.mixing, self._ensemble.names, self._base or None, parts)
-        joined = {f"{_MIXER}{name}": array for name, array in self._base.items()}
-        self.shared = joined if len(workers) > 1 else {}
-        return {worker: state | joined for worker, state in workers.items()}
+        mixer = joined(_MIXER, self._base)
+        self.shared = mixer if len(workers) > 1 else {}
+        return {worker: state | mixer for worker, state in workers.items()}
 
 
 def of_all_workers(workers: Iterable[Mapping[str, NDArray[Any]]]) -> Arrays:
@@ -159,11 +159,10 @@ def of_all_workers(workers: Iterable[Mapping[str, NDArray[Any]]]) -> Arrays:
     states = [_of_ensemble(of) for of in workers]
     if not states or not states[0]:
         return {}
-    arrays = {name: array for name, array in states[0].items() if name.startswith(_MIXER)}
-    for expert in dict.fromkeys(name.split(".")[1] for name in states[0] if name.startswith(_EXPERTS)):
-        prefix = f"{_EXPERTS}{expert}."
-        most = RiverExpert.joined([_section(state, prefix) for state in states])
-        arrays |= {f"{prefix}{name}": array for name, array in most.items()}
+    arrays = joined(_MIXER, section(states[0], _MIXER))
+    for expert in dict.fromkeys(name.split(".")[1] for name in states[0] if name.startswith(f"{_EXPERTS}.")):
+        name = f"{_EXPERTS}.{expert}"
+        arrays |= joined(name, RiverExpert.joined([section(state, name) for state in states]))
     return arrays
 
 
@@ -172,8 +171,4 @@ def _with_given(batch: Batch, columns: list[NDArray[np.float64]]) -> Batch:
 
 
 def _of_ensemble(arrays: Mapping[str, NDArray[Any]]) -> Arrays:
-    return {name: array for name, array in arrays.items() if name.startswith((_MIXER, _EXPERTS))}
-
-
-def _section(arrays: Mapping[str, NDArray[Any]], prefix: str) -> Arrays:
-    return {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}
+    return {name: array for name, array in arrays.items() if name.startswith((f"{_MIXER}.", f"{_EXPERTS}."))}

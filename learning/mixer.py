@@ -27,7 +27,7 @@ from learning.experts import Experts
 from learning.keys import name_key
 from learning.mixer_kernels import context_of, losses_of, tally
 from learning.mixer_settings import Mixing
-from learning.state_arrays import restored
+from learning.state_arrays import joined, restored, section
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -151,8 +151,10 @@ class Mixer:
         """All but the settings: `weights.` of Experts or `bandit.` of Bandit, losses f64 (K + 1,), records i64 (1,)."""
         kind, inner = ("weights", self._experts) if self._experts is not None else ("bandit", self._bandit)
         assert inner is not None, "either weights or a bandit"
-        own = {f"{kind}.{name}": array for name, array in inner.arrays().items()}
-        return own | {"losses": self._losses.copy(), "records": np.array([self.records], np.int64)}
+        return joined(kind, inner.arrays()) | {
+            "losses": self._losses.copy(),
+            "records": np.array([self.records], np.int64),
+        }
 
     @classmethod
     def of(
@@ -166,9 +168,9 @@ class Mixer:
     ) -> Self:
         """The mixer that gave `arrays`; raises ValueError for anything else."""
         mixer = cls(mixing, names, squared=squared, worker=worker)
-        kind = "bandit." if mixing.is_bandit else "weights."
-        inner = {name.removeprefix(kind): array for name, array in arrays.items() if name.startswith(kind)}
-        own = {name: array for name, array in arrays.items() if not name.startswith(kind)}
+        kind = "bandit" if mixing.is_bandit else "weights"
+        inner = section(arrays, kind)
+        own = {name: array for name, array in arrays.items() if not name.startswith(f"{kind}.")}
         found = restored(own, {"losses": (np.float64, (len(mixer._losses),)), "records": (np.int64, (1,))})
         if mixing.is_bandit:
             mixer._bandit = Bandit.of(inner, mixing.bandit(worker))

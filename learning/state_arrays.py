@@ -1,4 +1,4 @@
-"""The way back from arrays of a snapshot: names, types and shapes are checked before anything is believed."""
+"""Arrays of a snapshot by name: parts in a whole, and the way back, where nothing is believed unchecked."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     Forms = dict[str, tuple[DTypeLike, tuple[int | str, ...]]]
 
-__all__ = ["restored"]
+__all__ = ["joined", "restored", "section"]
 
 
 def restored(arrays: Mapping[str, NDArray[Any]], expected: Forms) -> dict[str, NDArray[Any]]:
@@ -43,3 +43,13 @@ def restored(arrays: Mapping[str, NDArray[Any]], expected: Forms) -> dict[str, N
                 f"expected {name} as {np.dtype(dtype)} {shape}{known}, got {got.dtype} {got.shape}"
             )
     return {name: np.array(array, order="C") for name, array in arrays.items()}
+
+
+def section(arrays: Mapping[str, NDArray[Any]], name: str) -> dict[str, NDArray[Any]]:
+    """The arrays of one part, by their names in it."""
+    return {key[len(name) + 1 :]: array for key, array in arrays.items() if key.startswith(f"{name}.")}
+
+
+def joined(name: str, arrays: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+    """A part's arrays, by their names in the whole."""
+    return {f"{name}.{key}": array for key, array in arrays.items()}

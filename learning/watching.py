@@ -23,7 +23,7 @@ from learning.drift_blocks import Shift
 from learning.drift_events import DriftEvent
 from learning.pace import Raise, over, pace_at
 from learning.reactions import Forget, LookBack, RaiseRates, RaiseShare, Renew, Snapshot
-from learning.worker_state import joined, section
+from learning.state_arrays import joined, section
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

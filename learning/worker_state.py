@@ -27,6 +27,7 @@ from learning.mixer import Mixed
 from learning.plain import plain
 from learning.rehearsal import Rehearsal
 from learning.slices import Slices
+from learning.state_arrays import joined, section
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -40,7 +41,7 @@ if TYPE_CHECKING:
     Arrays = dict[str, NDArray[Any]]
     """Part of a state, by name."""
 
-__all__ = ["WorkerState", "encoder_of", "joined", "merged_encoders", "section", "texts_of"]
+__all__ = ["WorkerState", "encoder_of", "merged_encoders", "texts_of"]
 
 
 class WorkerState:
@@ -153,22 +154,12 @@ class WorkerState:
                 self.slice_texts = {key: texts[key] for key in self.slices.values if key in texts}
 
 
-def section(arrays: Mapping[str, NDArray[Any]], name: str) -> Arrays:
-    """The arrays of one part, by their names in it."""
-    return {key.partition(".")[2]: array for key, array in arrays.items() if key.startswith(f"{name}.")}
-
-
 def texts_of(array: NDArray[Any]) -> dict[int, str]:
     """What keys stand for, from its array. Raises ValueError."""
     found = json.loads(array.tobytes())
     if not isinstance(found, dict) or not all(isinstance(text, str) for text in found.values()):
         raise ValueError("expected texts by key")
     return {int(key): text for key, text in found.items()}
-
-
-def joined(name: str, arrays: Mapping[str, NDArray[Any]]) -> Arrays:
-    """A part's arrays, by their names in the whole."""
-    return {f"{name}.{key}": array for key, array in arrays.items()}
 
 
 def merged_encoders(parts: Iterable[Mapping[str, NDArray[Any]]]) -> tuple[NDArray[Any], NDArray[Any]]:

@@ -22,7 +22,8 @@ from cluster.snapshots.errors import SnapshotDamagedError
 from learning.ensemble_state import of_all_workers
 from learning.job_state import JobState
 from learning.metrics import DelayHistogram
-from learning.worker_state import encoder_of, joined, merged_encoders, section
+from learning.state_arrays import joined, section
+from learning.worker_state import encoder_of, merged_encoders
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
