@@ -6,7 +6,7 @@ import errno
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import Protocol
 
@@ -99,9 +99,13 @@ class LocalPlace:
 
     def sizes(self) -> dict[str, int]:
         """Bytes of each file in it, by name; none if it is not there. A link is no file."""
-        files = [entry for entry in self._entries() if entry.is_file(follow_symlinks=False)]
+        sizes: dict[str, int] = {}
         with os_errors_told("looking at", self._folder):
-            return {entry.name: entry.stat(follow_symlinks=False).st_size for entry in files}
+            for entry in self._entries():
+                with suppress(FileNotFoundError):  # a job that writes here has just given it another name
+                    if entry.is_file(follow_symlinks=False):
+                        sizes[entry.name] = entry.stat(follow_symlinks=False).st_size
+        return sizes
 
     def read_bytes(self, name: str, bytes_max: int) -> bytes:
         """A small file. Raises SnapshotDamagedError if it is not there, or longer than `bytes_max`."""

@@ -161,7 +161,7 @@ def test_a_job_on_ray_is_at_the_metrics_endpoint_of_its_node(
     (node,) = ray.nodes()
     url = f"http://127.0.0.1:{node['MetricsExportPort']}/metrics"
     text, ends_s = "", time.monotonic() + 60
-    while "ray_millrace_" not in text and time.monotonic() < ends_s:
+    while 'run="exported-run"' not in text and time.monotonic() < ends_s:
         time.sleep(0.5)
         text = urllib.request.urlopen(url, timeout=10).read().decode()
     names = set(re.findall(r"^ray_(millrace_\w+)\{", text, re.MULTILINE))

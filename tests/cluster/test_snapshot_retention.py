@@ -9,6 +9,7 @@ import pytest
 
 from cluster.snapshots.errors import SnapshotError, SupersededError
 from cluster.snapshots.manifest import NUMBER_MAX
+from cluster.snapshots.remote_place import place_of
 from cluster.snapshots.store import SnapshotStore
 from tests.cluster.snapshot_runs import key_of, parts_of, values_of, write_files, write_snapshot
 
@@ -114,3 +115,17 @@ def test_a_job_that_was_superseded_does_not_take_over_again(run_url, anywhere, s
     assert (anywhere.next_generation(), SnapshotStore(run_url, said.append).next_generation()) == (1, 2)
     with pytest.raises(SupersededError, match="start 2 has taken over"):
         anywhere.next_generation()
+
+
+def test_a_file_that_goes_while_somebody_looks_is_not_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A job renames its manifest while jobs.rollback, in another process, lists the folder: that is no failure."""
+    (tmp_path / "kept.npy").write_bytes(b"123")
+    (tmp_path / ".manifest.json.unfinished").write_bytes(b"12345")
+    place = place_of(str(tmp_path))
+    with os.scandir(tmp_path) as listed:
+        entries = list(listed)
+    (tmp_path / ".manifest.json.unfinished").unlink()
+    monkeypatch.setattr(place, "_entries", lambda: entries)
+    assert place.sizes() == {"kept.npy": 3}
