@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from actors.worker import REPORT_INTERVAL_S, Worker, World
 from cluster.streams.open import open_source
 from cluster.streams.sinks import open_dead_letters, open_predictions
+from cluster.teaching import load_teacher
 from learning.batch import BatchId
 from learning.encoding import NumericEncoder
 from learning.ensemble import Ensemble
@@ -52,6 +53,8 @@ class WorkerSpec:
     turn: int | None = None
     batches: tuple[BatchId, ...] = ()
     """What a replay begins with: these batches, in this order."""
+    teacher: tuple[str, int] | None = None
+    """The home of the run, and the snapshot in it, whose model teaches (cluster/teaching.py)."""
 
 
 def wanted_records(pipeline: Pipeline) -> dict[str, Any]:
@@ -115,9 +118,16 @@ def build_state(pipeline: Pipeline, worker: int = 0) -> WorkerState:
 
 
 def build_worker(spec: WorkerSpec, store: ParameterStore, coordinator: CoordinatorPort) -> Worker:
-    """Open the worker's streams and put it together. Raises SourceError if the stream cannot be read."""
+    """Open the worker's streams and put it together. Raises SourceError, SnapshotError if the stream, or the
+    teacher, cannot be read.
+    """
     pipeline = spec.pipeline
     learner = pipeline.learner.build()
+    state = build_state(pipeline, spec.worker)
+    if spec.state is not None:
+        state.restore(spec.state)
+    if spec.teacher is not None:
+        state.teacher = load_teacher(*spec.teacher, pipeline.distillation.weight)
     drift, watch = pipeline.drift, watch_plan(pipeline)
     world = World(
         source=open_source(
@@ -137,9 +147,6 @@ def build_worker(spec: WorkerSpec, store: ParameterStore, coordinator: Coordinat
         clock_s=time.time,
         sleep=time.sleep,
     )
-    state = build_state(pipeline, spec.worker)
-    if spec.state is not None:
-        state.restore(spec.state)
     return Worker(
         spec.worker,
         learner,

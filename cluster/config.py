@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
-from cluster.config_anchors import BaseConfig, RehearsalConfig
+from cluster.config_anchors import BaseConfig, DistillationConfig, RehearsalConfig
 from cluster.config_cluster import ClusterConfig
 from cluster.config_errors import PipelineError, explain, read_yaml, with_overrides
 from cluster.config_learners import (
@@ -184,6 +184,7 @@ class Pipeline(Section):
     learner: AnyLearnerConfig = Field(default_factory=default_learner)
     base: BaseConfig = BaseConfig()
     rehearsal: RehearsalConfig = RehearsalConfig()
+    distillation: DistillationConfig = DistillationConfig()
     tables: dict[str, TablePolicyConfig] = Field(default_factory=dict)
     """Admission, expiry and ceiling of the learner's tables, by name; a table that is not named keeps every key."""
     batch_records: Annotated[int, Field(ge=1, le=1_000_000)] = 4096
@@ -214,6 +215,7 @@ class Pipeline(Section):
         self.policies()
         self.drift.check(self.learner.build())
         self.rehearsal.check(self.learner.build())
+        self.distillation.check(self.learner.build())
         if self.rollback.automatic and getattr(self.learner, "feedback", "explicit") == "implicit":
             msg = "rollback.automatic: choices have no label on which models could be compared; leave it off"
             raise ValueError(msg)

@@ -1,17 +1,17 @@
-"""What a model holds on to: what a new run begins with, and old records that are learnt again."""
+"""What a model holds on to: what a new run begins with, old records that are learnt again, and an older model."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated
 
-from pydantic import Field
+from pydantic import Field, PositiveInt
 
 from cluster.config_learners import Section
 
 if TYPE_CHECKING:
     from learning.learner import Learner
 
-__all__ = ["BaseConfig", "RehearsalConfig"]
+__all__ = ["BaseConfig", "DistillationConfig", "RehearsalConfig"]
 
 
 class BaseConfig(Section):
@@ -39,4 +39,21 @@ class RehearsalConfig(Section):
             raise ValueError(
                 f"rehearsal: the learner {learner.kind} cannot learn old records again: it needs their names, or "
                 "experts that have seen them; leave rehearsal.records at 0"
+            )
+
+
+class DistillationConfig(Section):
+    """An older version of the run whose probabilities are learnt beside the labels (learning/distillation.py)."""
+
+    weight: Annotated[float, Field(ge=0, le=100)] = 0.0
+    """What the loss against the teacher counts, beside that against the label; 0: there is no teacher."""
+    version: PositiveInt | None = None
+    """Of the registered model, a version of this run. None: the newest that there is when the job is started."""
+
+    def check(self, learner: Learner) -> None:
+        """Raise ValueError for a learner that has no use for a teacher."""
+        if self.weight and learner.kind != "deep":
+            raise ValueError(
+                f"distillation: expected the learner deep, which learns a teacher's probabilities beside the labels, "
+                f"but the learner is {learner.kind}; leave distillation.weight at 0"
             )

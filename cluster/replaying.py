@@ -23,6 +23,7 @@ from cluster.snapshots.errors import SnapshotError
 from cluster.snapshots.store import SnapshotStore
 from cluster.snapshots.writing import SnapshotWriter
 from cluster.starts import Starter
+from cluster.teaching import recorded_teacher
 from cluster.versions import snapshot_meant
 from learning.job_messages import EndJob, SnapshotFailed, TakeSnapshot
 from learning.job_state import JobPlan
@@ -82,9 +83,12 @@ def replay_run(
         with store.exclusive():
             if store.numbers():
                 raise SnapshotError(f"{url} holds snapshots already; give the replay a --run of its own")
+            # A file that says otherwise than the run did means it; else the teacher is the run's.
+            told = any(text.startswith("distillation") for text in overrides)
             starter = Starter(
-                pipeline, run.store, run.url, folder, say, local=True, next_generation=lambda: 1
-            )
+                pipeline, run.store, run.url, folder, say, local=True, next_generation=lambda: 1,
+                teacher=None if told else recorded_teacher(run.store, old.number),
+            )  # fmt: skip
             start, journal = _planned(starter.at(old), run, old, pipeline, until)
             note = {"replay_of": without_secrets(run.url), "from": old.number, "until": until}
             manifest = _learnt(pipeline, start, store, url, note, say)

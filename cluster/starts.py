@@ -17,6 +17,7 @@ from cluster.same_run import check_partitions, check_same
 from cluster.sizes import Sizes, as_scaled
 from cluster.snapshots.errors import SnapshotDamagedError
 from cluster.snapshots.job_arrays import read_job
+from cluster.teaching import teacher_of
 from cluster.warm_start import write_base
 from learning.coordination import assign
 from learning.ensemble import Ensemble
@@ -72,6 +73,7 @@ class Starter:
     """Makes the starts of one run. `folder`: where its workers put dead letters; `next_generation` counts them.
 
     `asked`: the numbers of actors in the pipeline file. Raises SnapshotError if those in force cannot be read.
+    `teacher`: the snapshot that teaches; None: by the pipeline, looked up once.
     """
 
     def __init__(
@@ -84,6 +86,7 @@ class Starter:
         *,
         local: bool,
         next_generation: Callable[[], int] | None = None,
+        teacher: int | None = None,
     ) -> None:
         self.asked = Sizes.asked(pipeline)
         self._pipeline = pipeline if local else as_scaled(pipeline, run_url, say)
@@ -93,6 +96,7 @@ class Starter:
         self._folder = folder
         self._workers = 1 if local else self._pipeline.cluster.workers
         self._look = FirstLook(pipeline, run_url)
+        self._teacher = teacher
         self._next_generation = next_generation or store.next_generation
 
     def look(self) -> None:
@@ -219,6 +223,8 @@ class Starter:
         tables: int,
     ) -> Start:
         pipeline, learner = self._pipeline, self._pipeline.learner.build()
+        if self._teacher is None:
+            self._teacher = teacher_of(pipeline, self._store, self._run_url)
         shares = assign(list(bounds), self._workers)
         same = len(workers) == len(shares)
         dealt = dealt_states(pipeline, workers, len(shares))
@@ -236,6 +242,7 @@ class Starter:
                 moment=plan.moment,
                 state=dealt.get(worker),
                 turn=state.turns.get(worker) if same else None,
+                teacher=(self._run_url, self._teacher) if self._teacher else None,
             )
             for worker, share in enumerate(shares)
         ]

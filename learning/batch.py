@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from learning.distillation import Taught
+
 __all__ = ["CATEGORY", "NUMBER", "ROLE_FIRST", "Batch", "BatchId"]
 
 CATEGORY, NUMBER, ROLE_FIRST = 0, 1, 2
@@ -66,6 +68,7 @@ class Batch:
         slices: each record's value of the feature by which metrics are sliced; None where they are not.
         given: f64 (n, R), predictions of experts that live outside the tables, each made before its record's label
             was used; None where there are none.
+        taught: what a teacher says of the records (learning/distillation.py); None: there is none.
         pace: how fast it is to be learnt (learning/pace.py).
 
     """
@@ -86,6 +89,7 @@ class Batch:
     feature_names: dict[int, str] | None = None
     slices: SliceValues | None = None
     given: NDArray[np.float64] | None = None
+    taught: Taught | None = None
     pace: Pace = CALM
 
     def __len__(self) -> int:

@@ -165,6 +165,9 @@ class Deep(DeepParameters):
             others = (np.arange(1, self.negatives + 1) % sizes[:, None] != 0) * (labels > 0.0)
             labels = np.concatenate((labels, np.zeros(others.shape, np.float32)), 1)
             weights = np.concatenate((weights, weights / np.float32(self.negatives) * others), 1)
+        if batch.taught is not None:
+            labels, weights = labels.copy(), weights.copy()
+            labels[:, 0], weights[:, 0] = batch.taught.softened(batch.labels, batch.weights)
         return np.ascontiguousarray(labels, np.float32), np.ascontiguousarray(weights, np.float32)
 
     def _second(self, batch: Batch) -> tuple[NDArray[np.float32], NDArray[np.float32]]:

@@ -167,4 +167,5 @@ def _with(batch: Batch, old: list[_Record], weight: float) -> Batch:
         ids=None,
         features=None,
         slices=None,
+        taught=None if batch.taught is None else batch.taught.extended(len(old)),
     )

@@ -4,6 +4,7 @@
     statistics   of each feature, how often it is there, its moments and how many values it has (feature_stats.py)
     slices       metrics by partition and by the values of a feature (slices.py)
     rehearsal    old records that are learnt again (rehearsal.py)
+    teacher      whose model says beforehand what it thinks of each record (distillation.py); chosen anew at a start
     ensemble     the mixer of its experts, and experts outside the tables (ensemble_state.py): `mixer.`, `experts.`
     names        for people, what the keys of features and of slices were made of (plain.py)
 
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from learning.batch import Batch
+    from learning.distillation import Teacher
     from learning.ensemble_state import EnsembleState
     from learning.job_messages import Directive
 
@@ -54,6 +56,7 @@ class WorkerState:
         slices: Slices | None = None,
         ensemble: EnsembleState | None = None,
         rehearsal: Rehearsal | None = None,
+        teacher: Teacher | None = None,
     ) -> None:
         self.encoder = encoder or NumericEncoder()
         self.statistics = statistics
@@ -63,6 +66,7 @@ class WorkerState:
         """For people, what the keys of slices and of features with statistics stand for, as far as it was told."""
         self.ensemble = ensemble
         self.rehearsal = rehearsal
+        self.teacher = teacher
 
     def prepare(self, batch: Batch) -> Batch:
         """The batch as the learner sees it; statistics then include it."""
@@ -72,7 +76,8 @@ class WorkerState:
                 self._name({key: plain(name) for key, name in batch.feature_names.items()})
         if self.ensemble is not None:
             batch = self.ensemble.prepare(batch)
-        return self.encoder.encode(replace(batch, features=None, feature_names=None))
+        taught = None if self.teacher is None else self.teacher.of(batch)
+        return self.encoder.encode(replace(batch, features=None, feature_names=None, taught=taught))
 
     def rehearse(self, batch: Batch) -> Batch:
         """A prepared batch with old records behind its own, where that is wanted; those are learnt, and no more."""
@@ -109,7 +114,8 @@ class WorkerState:
         keys, stats = self.encoder.state()
         ensemble = {} if self.ensemble is None else self.ensemble.arrays()
         rehearsal = {} if self.rehearsal is None else joined("rehearsal", self.rehearsal.arrays())
-        return {"encoder.keys": keys, "encoder.stats": stats} | self.shown() | ensemble | rehearsal
+        teacher = {} if self.teacher is None else joined("teacher", self.teacher.arrays())
+        return {"encoder.keys": keys, "encoder.stats": stats} | self.shown() | ensemble | rehearsal | teacher
 
     def shown(self) -> Arrays:
         """What is of interest to people while the worker learns."""

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
     from actors.ports import Decoded, Sides, Tables
     from learning.batch import Batch
+    from learning.distillation import Teacher
     from learning.job_messages import TakeSnapshot
     from learning.learner import Learner
     from learning.watching import WatchPlan
@@ -146,6 +147,8 @@ class Job:
     watch: WatchPlan | None = None
     predictions: dict[int, np.ndarray] = field(default_factory=dict)
     rehearses: bool = False
+    teacher: Callable[[], Teacher] | None = None
+    """Makes a generation's teacher, as each process loads its own."""
 
     def live(self, generation: int, shards: int, dies_after: int | None = None) -> None:
         """A generation over so many shards (0: tables of this process), until it dies or the stream ends."""
@@ -168,7 +171,10 @@ class Job:
             dies_at=dies_after,
             asked=self.disk.look,
         )
-        own = WorkerState(rehearsal=Rehearsal(200, 0.2) if self.rehearses else None)
+        own = WorkerState(
+            rehearsal=Rehearsal(200, 0.2) if self.rehearses else None,
+            teacher=self.teacher() if self.teacher else None,
+        )
         if state.workers:
             own.restore(state.workers[0])
         rig = Rig(

@@ -55,6 +55,11 @@ class Reference:
         loss = nn.BCEWithLogitsLoss(weight=torch.from_numpy(batch.weights))(
             logits, torch.from_numpy(batch.labels.copy())
         )
+        if (taught := batch.taught) is not None:
+            targets = torch.from_numpy(taught.probabilities.astype(np.float32))
+            loss += taught.weight * nn.BCEWithLogitsLoss(weight=torch.from_numpy(batch.weights))(
+                logits, targets
+            )
         self.adam.zero_grad()
         self.bag.weight.grad = None
         loss.backward()
