@@ -91,7 +91,14 @@ def section_of(fields_of: type, base: type[Section], name: str, **more: Any) -> 
     """A section whose keys, types and defaults are the fields of a dataclass."""
     hints = get_type_hints(fields_of)
     keys: dict[str, Any] = {f.name: (hints[f.name], _default(f)) for f in dataclasses.fields(fields_of)}
-    return create_model(name, __base__=base, __doc__=fields_of.__doc__, **(more | keys))
+    return _importable(create_model(name, __base__=base, __doc__=fields_of.__doc__, **(more | keys)))
+
+
+def _importable(section: Any) -> Any:
+    """The section, where pickle finds it by its name: else an actor would get a class of its own for it."""
+    section.__module__ = __name__
+    globals()[section.__name__] = section
+    return section
 
 
 def one_of(sections: dict[str, Any], default: str | None = None) -> Any:
@@ -110,14 +117,11 @@ _LEARNER_SECTIONS: dict[str, Any] = {
 }
 _NAME: Any = (str | None, None)
 _EXPERT_SECTIONS: dict[str, Any] = {
-    kind: create_model(f"{section.__name__}OfExpert", __base__=section, name=_NAME)
+    kind: _importable(create_model(f"{section.__name__}OfExpert", __base__=section, name=_NAME))
     for kind, section in _LEARNER_SECTIONS.items()
 }
-_EXPERT_SECTIONS[RIVER] = create_model(
-    "RiverConfig",
-    __base__=section_of(RiverSettings, Section, "RiverModelConfig", kind=(Literal[RIVER], RIVER)),
-    name=_NAME,
-)
+_river_section = section_of(RiverSettings, Section, "RiverModelConfig", kind=(Literal[RIVER], RIVER))
+_EXPERT_SECTIONS[RIVER] = _importable(create_model("RiverConfig", __base__=_river_section, name=_NAME))
 
 
 if TYPE_CHECKING:

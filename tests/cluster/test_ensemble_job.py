@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -113,6 +114,12 @@ def test_a_version_predicts_with_frozen_weights(tmp_path: Path) -> None:
     columns = ensemble.predict(rows, batch)
     weights = [state.mixer.weights()[name] for name in ensemble.names]
     np.testing.assert_allclose(Scorer(model).predict(frame), columns @ weights, rtol=1e-12)
+
+
+def test_actors_get_sections_of_the_classes_that_they_have(tmp_path: Path) -> None:
+    """Else pydantic, in each of them, would take what it gets for something unexpected, and say so in the terminal."""
+    pipeline = pipeline_of(tmp_path, RULES[1], drift={"detector": {"kind": "kswin"}})
+    assert pickle.loads(pickle.dumps(pipeline)) == pipeline
 
 
 @pytest.mark.parametrize(
